@@ -1,0 +1,1 @@
+"""The cluster model: Kubernetes objects, their store, and values shared by topo and controllers."""
