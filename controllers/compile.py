@@ -1,0 +1,31 @@
+"""From a view to a program: asks every feature in a fixed order; pure, and the oracle of every shorter way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from controllers import fabric, uplink
+from controllers.cni import Cni
+from controllers.features import base, pods
+from controllers.flow.program import Fragment, Program
+from controllers.proxy import Proxy
+from controllers.state import FabricView, NodeView
+
+
+def pod_bridge(view: NodeView, cni: Cni, proxy: Proxy) -> Program:
+    """What br-int of the node should hold."""
+    return _program(base.fragments(view), pods.fragments(view), cni.fragments(view), proxy.fragments(view))
+
+
+def uplink_bridge(view: NodeView, cni: Cni) -> Program:
+    """What br-ex of the node should hold."""
+    return _program(uplink.fragments(view), cni.uplink(view))
+
+
+def fabric_switch(view: FabricView) -> Program:
+    """What a fabric switch should hold."""
+    return _program(fabric.fragments(view))
+
+
+def _program(*features: Iterable[Fragment]) -> Program:
+    return {fragment.key: fragment for feature in features for fragment in feature}

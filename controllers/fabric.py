@@ -1,0 +1,69 @@
+"""The underlay's switches: loop-free by construction, every equal-cost path used, nothing flooded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from controllers.features.base import arp_answer
+from controllers.flow import tables as t
+from controllers.flow.actions import Goto, Output, ToGroup
+from controllers.flow.program import Bucket, Fragment, Writer, match
+from controllers.state import FabricView, Switch
+
+
+def fragments(view: FabricView) -> Iterable[Fragment]:
+    """One fragment for ARP, one for the groups towards other switches and one for the nodes' MACs.
+
+    Paths are the shortest ones over links that are up; a switch on none of them gets no flow, so no packet can loop.
+    """
+    w = Writer("fabric", view.switch.name)
+    w.flow(t.FABRIC_ARP, t.MISS, match(), Goto(t.after(t.FABRIC_ARP)))
+    home = {name: switch.name for switch in view.switches.values() for name in switch.ports.values()}
+    grouped: dict[tuple[int, ...], int] = {}
+    for node in view.nodes:
+        w.flow(t.FABRIC_ARP, t.NORMAL, match("arp", arp_op=1, arp_tpa=node.ip), *arp_answer(node.mac, node.ip))
+        if node.name not in home:
+            continue
+        ports = next_ports(view, home[node.name], node.name)
+        if len(ports) == 1:
+            w.flow(t.FABRIC_FORWARD, t.NORMAL, match(dl_dst=node.mac), Output(ports[0]))
+        elif ports:
+            number = grouped.setdefault(ports, len(grouped) + 1)
+            w.flow(t.FABRIC_FORWARD, t.NORMAL, match(dl_dst=node.mac), ToGroup(number))
+    for ports, number in grouped.items():
+        # A bucket whose link dies is left out by the switch at once, before the controller hears of it.
+        w.group(number, (Bucket((Output(port),), watch=port) for port in ports))
+    yield w.fragment()
+
+
+def next_ports(view: FabricView, leaf: str, node: str) -> tuple[int, ...]:
+    """The ports of this switch that start a shortest path to `node`, which hangs on `leaf`; empty if there is none."""
+    distance = _distances(view, leaf)
+    me = view.switch
+    if me.name == leaf:
+        return tuple(port for port, peer in me.ports.items() if peer == node and (me.name, port) not in view.down)
+    if me.name not in distance:
+        return ()
+    return tuple(port for port, peer in _links(view, me) if distance.get(peer, len(distance)) == distance[me.name] - 1)
+
+
+def _links(view: FabricView, switch: Switch) -> Iterable[tuple[int, str]]:
+    """(port, neighbouring switch) of the links that are up at both ends."""
+    for port, peer in sorted(switch.ports.items()):
+        other = view.switches.get(peer)
+        if other is None or (switch.name, port) in view.down:
+            continue
+        if any(back == switch.name and (peer, number) not in view.down for number, back in other.ports.items()):
+            yield port, peer
+
+
+def _distances(view: FabricView, start: str) -> dict[str, int]:
+    """Hops from every switch that can reach `start` (breadth first)."""
+    distance, todo = {start: 0}, [start]
+    while todo:
+        here = todo.pop(0)
+        for _, peer in _links(view, view.switches[here]):
+            if peer not in distance:
+                distance[peer] = distance[here] + 1
+                todo.append(peer)
+    return distance

@@ -1,0 +1,132 @@
+"""What a flow does to a packet, as values with the text that ovs-ofctl(8) would print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controllers.flow.fields import CT_MARK, Field, Register, ip_text
+from controllers.flow.tables import Table
+
+# Connection-tracking zones of the pod bridge; two, so that a hairpin connection is known before and after its SNAT.
+ZONE, SNAT_ZONE = 0xFFF0, 0xFFF1
+_ZONES = {ZONE: "Main", SNAT_ZONE: "Snat"}
+# ct_mark bits.
+ALLOWED = 0x1
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """To an OpenFlow port by number."""
+
+    port: int
+
+    def __str__(self) -> str:
+        return f"output:{_PORTS.get(self.port, self.port)}"
+
+
+IN_PORT_NUMBER = 0xFFFFFFF8
+LOCAL = 0xFFFFFFFE
+_PORTS = {IN_PORT_NUMBER: "IN_PORT", LOCAL: "LOCAL"}
+
+
+@dataclass(frozen=True, slots=True)
+class OutputField:
+    """To the port that a register names."""
+
+    source: Register
+
+    def __str__(self) -> str:
+        return f"output:{self.source.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Write a constant into a packet field or a register."""
+
+    target: Field
+    value: int
+
+    def __str__(self) -> str:
+        return f"set({self.target.name}={self.target.show(self.value)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Copy a whole field into another of the same width."""
+
+    source: Field
+    target: Field
+
+    def __str__(self) -> str:
+        return f"move({self.source.name}->{self.target.name})"
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetInPort:
+    """Clear in_port, so that the packet may leave by the port it came from (ovs-actions(7), "output")."""
+
+    def __str__(self) -> str:
+        return "set(in_port=0)"
+
+
+@dataclass(frozen=True, slots=True)
+class DecTtl:
+    """Decrement the IP TTL; a packet whose TTL ends here is dropped."""
+
+    def __str__(self) -> str:
+        return "dec_ttl"
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """Network address translation inside Ct: restore what the connection has, or set a new source or destination."""
+
+    kind: str = ""  # "", "src" or "dst"
+    ip: int = 0
+    port: int = 0
+
+    def __str__(self) -> str:
+        if not self.kind:
+            return "nat"
+        return f"nat({self.kind}={ip_text(self.ip)}{f':{self.port}' if self.port else ''})"
+
+
+@dataclass(frozen=True, slots=True)
+class Ct:
+    """Connection tracking; the packet goes on in `table` with ct_state set."""
+
+    zone: int
+    table: Table
+    commit: bool = False
+    nat: Nat | None = None
+    mark: int | None = None
+
+    def __str__(self) -> str:
+        parts = ["commit"] if self.commit else []
+        parts += [f"table={self.table}", f"zone={_ZONES.get(self.zone, self.zone)}"]
+        parts += [str(self.nat)] if self.nat else []
+        parts += [f"exec(set({CT_MARK.name}={self.mark:#x}))"] if self.mark is not None else []
+        return f"ct({','.join(parts)})"
+
+
+@dataclass(frozen=True, slots=True)
+class ToGroup:
+    """Hand the packet to a group."""
+
+    group: int
+
+    def __str__(self) -> str:
+        return f"group:{self.group}"
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """Go on in a later table of the same pipeline."""
+
+    table: Table
+
+    def __str__(self) -> str:
+        return f"goto_table:{self.table}"
+
+
+Action = Output | OutputField | Set | Copy | ForgetInPort | DecTtl | Ct | ToGroup | Goto

@@ -1,0 +1,268 @@
+"""Flows, groups and programs: built, checked when built, and printed as sorted ovs-ofctl text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+from controllers.flow import fields as f
+from controllers.flow.actions import Action, Ct, Goto, Set
+from controllers.flow.tables import Table
+
+# (field, value, mask or None for exact)
+MatchItem = tuple[f.Field, int, int | None]
+Slot = tuple[Table, int, tuple[MatchItem, ...]]
+
+MAGIC = 0x6D  # "m": the flow is ours
+
+
+class BadFlow(Exception):
+    """A flow that the pipeline does not allow; the message names its table, match and the line that made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One flow. feature and owner say who wants it and for which object; source is the line that built it."""
+
+    table: Table
+    priority: int
+    match: tuple[MatchItem, ...]
+    actions: tuple[Action, ...]
+    feature: str
+    owner: str
+    source: str
+    cookie: int
+
+    @property
+    def slot(self) -> Slot:
+        """What makes a flow unique in a switch: a second one here replaces the first."""
+        return self.table, self.priority, self.match
+
+    def match_text(self) -> str:
+        """The match as ovs-ofctl prints it."""
+        return match_text(self.match)
+
+    def action_text(self) -> str:
+        """The actions in order; nothing to do is a drop."""
+        return action_text(self.actions)
+
+    def text(self) -> str:
+        """One line: table, priority, match, actions."""
+        match = self.match_text()
+        return f"table={self.table}, priority={self.priority}{',' if match else ''}{match} actions={self.action_text()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One choice of a group. watch: a port that must be up for the bucket to be used."""
+
+    actions: tuple[Action, ...]
+    weight: int = 1
+    watch: int | None = None
+
+    def text(self) -> str:
+        """As ovs-ofctl prints it."""
+        watch = f",watch_port:{self.watch}" if self.watch is not None else ""
+        return f"bucket=weight:{self.weight}{watch},actions={','.join(map(str, self.actions))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A select group: one bucket per connection, chosen by a hash of it."""
+
+    id: int
+    buckets: tuple[Bucket, ...]
+    feature: str
+    owner: str
+
+    def text(self) -> str:
+        """As ovs-ofctl prints it."""
+        return f"group_id={self.id},type=select," + ",".join(b.text() for b in self.buckets)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fragment:
+    """What one feature wants for one object. Compared by identity: a feature that is asked again for the
+    same inputs gives the same fragment back, so that a difference costs a pointer comparison."""
+
+    key: str
+    flows: tuple[Flow, ...] = ()
+    groups: tuple[Group, ...] = ()
+
+
+# Everything one bridge should hold, by Fragment.key.
+Program = Mapping[str, Fragment]
+
+
+def cookie_of(
+    table: Table, priority: int, match: tuple[MatchItem, ...], actions: tuple[Action, ...], feature: str, owner: str
+) -> int:
+    """magic 8 bits | crc of feature and owner 16 | crc of the content 32 | table 8.
+
+    Equal cookies of one program mean equal flows, bar a collision, which the read-back treats as "send again".
+    """
+    content = crc32(f"{priority},{match_text(match)} actions={action_text(actions)}".encode())
+    who = crc32(f"{feature}|{owner}".encode()) & 0xFFFF
+    return MAGIC << 56 | who << 40 | content << 8 | table.number
+
+
+def action_text(actions: tuple[Action, ...]) -> str:
+    """Actions in order as ovs-ofctl prints them; none is a drop."""
+    return ",".join(map(str, actions)) or "drop"
+
+
+_SHORT = {("dl_type", 0x806): "arp", ("dl_type", 0x800): "ip"}
+_PROTO = {1: "icmp", 6: "tcp", 17: "udp", 132: "sctp"}
+
+
+def match_text(match: tuple[MatchItem, ...]) -> str:
+    """Match items as ovs-ofctl prints them, protocols abbreviated."""
+    parts: list[str] = []
+    proto = next((v for field, v, _ in match if field is f.IP_PROTO), None)
+    for field, value, mask in match:
+        if field is f.ETH_TYPE and proto in _PROTO:
+            parts.append(_PROTO[proto])
+        elif field is f.IP_PROTO and proto in _PROTO:
+            continue
+        elif (field.name, value) in _SHORT:
+            parts.append(_SHORT[field.name, value])
+        elif field is f.CT_STATE and mask is not None:
+            parts.append(
+                "ct_state=" + "".join(("+" if value & b else "-") + n for n, b in f.CT_BITS.items() if mask & b)
+            )
+        elif mask is None:
+            parts.append(f"{field.name}={field.show(value)}")
+        elif field in (f.IP_SRC, f.IP_DST, f.ARP_TPA, f.ARP_SPA):
+            parts.append(f"{field.name}={field.show(value)}/{mask.bit_count()}")
+        else:
+            parts.append(f"{field.name}={field.show(value)}/{mask:#x}")
+    return ",".join(parts)
+
+
+def match(protocol: str = "", **items: int | str | tuple[int, int]) -> tuple[MatchItem, ...]:
+    """A match by ovs-ofctl names: match("ip", nw_dst=("10.0.0.0/24"), in_port=3, PktSource=1).
+
+    Text for addresses (with an optional /prefix) and ct_state; numbers otherwise; (value, mask) where a mask is needed.
+    Raises KeyError for an unknown name, BadFlow for a field without the protocol it needs.
+    """
+    out: list[MatchItem] = [(f.ETH_TYPE, 0x806 if protocol == "arp" else 0x800, None)] if protocol else []
+    number = {v: k for k, v in _PROTO.items()}.get(protocol)
+    if number is not None:
+        out.append((f.IP_PROTO, number, None))
+    names = _names(protocol)
+    for name, raw in items.items():
+        field = names[name]
+        if field.needs and field.needs != protocol and not (field.needs == "ip" and number is not None):
+            raise BadFlow(f"match on {name} needs {field.needs}, not {protocol or 'any packet'}")
+        out.append(_item(field, raw))
+    return tuple(sorted(out, key=_order))
+
+
+def _item(field: f.Field, raw: int | str | tuple[int, int]) -> MatchItem:
+    if isinstance(raw, tuple):
+        return field, raw[0], raw[1]
+    if isinstance(raw, int):
+        return field, raw, None
+    if field is f.CT_STATE:
+        return field, *f.ct_state(raw)
+    if field.bits == 48:
+        return field, f.mac_number(raw), None
+    address, _, prefix = raw.partition("/")
+    mask = (0xFFFFFFFF << (32 - int(prefix))) & 0xFFFFFFFF if prefix else 0xFFFFFFFF
+    return field, f.ip_number(address) & mask, None if mask == 0xFFFFFFFF else mask
+
+
+_FIELDS: tuple[f.Field, ...] = (
+    (f.ETH_TYPE, f.IP_PROTO, f.CT_STATE, f.CT_MARK)
+    + f.REGISTERS
+    + (f.IN_PORT, f.ETH_SRC, f.ETH_DST, f.ARP_OP, f.ARP_SPA, f.ARP_TPA, f.ARP_SHA, f.ARP_THA, f.IP_SRC, f.IP_DST)
+    + (f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST, f.SCTP_SRC, f.SCTP_DST, f.TUN_DST, f.TUN_ID)
+)
+_RANK = {field: i for i, field in enumerate(_FIELDS)}
+_PORT_FIELDS = {"tcp", "udp", "sctp"}
+
+
+def _order(item: MatchItem) -> int:
+    return _RANK[item[0]]
+
+
+def _names(protocol: str) -> Mapping[str, f.Field]:
+    return _NAMES[protocol if protocol in _PORT_FIELDS else ""]
+
+
+_NAMES: Mapping[str, Mapping[str, f.Field]] = {
+    protocol: {x.name: x for x in _FIELDS if x.needs not in _PORT_FIELDS or x.needs == protocol}
+    for protocol in ("", *_PORT_FIELDS)
+}
+
+
+class Writer:
+    """Collects the flows and groups of one feature for one object."""
+
+    def __init__(self, feature: str, owner: str) -> None:
+        self.feature, self.owner = feature, owner
+        self._flows: list[Flow] = []
+        self._groups: list[Group] = []
+
+    def flow(self, table: Table, priority: int, match: tuple[MatchItem, ...], *actions: Action) -> None:
+        """Add a flow. Raises BadFlow if it leaves its pipeline or uses a register that is not alive here."""
+        caller = sys._getframe(1)
+        source = f"{_short(caller.f_code.co_filename)}:{caller.f_lineno}"
+        cookie = cookie_of(table, priority, match, actions, self.feature, self.owner)
+        flow = Flow(table, priority, match, actions, self.feature, self.owner, source, cookie)
+        _check(flow)
+        self._flows.append(flow)
+
+    def group(self, number: int, buckets: Iterable[Bucket]) -> None:
+        """Add a select group."""
+        self._groups.append(Group(number, tuple(buckets), self.feature, self.owner))
+
+    def fragment(self) -> Fragment:
+        """What was collected."""
+        return Fragment(f"{self.feature} {self.owner}", tuple(self._flows), tuple(self._groups))
+
+
+def _short(path: str) -> str:
+    parts = Path(path).parts
+    return "/".join(parts[parts.index("controllers") :]) if "controllers" in parts else parts[-1]
+
+
+def _check(flow: Flow) -> None:
+    used = [field for field, _, _ in flow.match] + [a.target for a in flow.actions if isinstance(a, Set)]
+    for field in used:
+        if isinstance(field, f.Register) and not field.since <= flow.table.number <= field.until:
+            raise BadFlow(f"{flow.source}: {field.name} is not alive in {flow.table}: {flow.text()}")
+    for action in flow.actions:
+        if isinstance(action, Goto | Ct) and action.table.number <= flow.table.number:
+            raise BadFlow(f"{flow.source}: {action} does not go forward from {flow.table}")
+    if any(isinstance(a, Goto) for a in flow.actions[:-1]):
+        raise BadFlow(f"{flow.source}: goto_table must come last: {flow.text()}")
+
+
+def check(program: Program) -> None:
+    """Raise BadFlow if two flows of the program take the same slot, or two groups the same number."""
+    seen: dict[Slot, Flow] = {}
+    numbers: dict[int, Group] = {}
+    for fragment in program.values():
+        for flow in fragment.flows:
+            other = seen.setdefault(flow.slot, flow)
+            if other is not flow:
+                raise BadFlow(f"{flow.source} and {other.source} both write {flow.text()} (and {other.action_text()})")
+        for group in fragment.groups:
+            if numbers.setdefault(group.id, group) is not group:
+                raise BadFlow(f"group {group.id} is wanted by {group.owner} and {numbers[group.id].owner}")
+
+
+def flows(program: Program) -> list[Flow]:
+    """All flows in the order of a listing: table, priority falling, match."""
+    every = (flow for fragment in program.values() for flow in fragment.flows)
+    return sorted(every, key=lambda x: (x.table.number, -x.priority, x.match_text()))
+
+
+def listing(program: Program) -> str:
+    """The whole program as text a person can read and diff; equal programs give equal text."""
+    groups = sorted((g for fragment in program.values() for g in fragment.groups), key=lambda g: g.id)
+    return "".join(f"{line}\n" for line in [g.text() for g in groups] + [x.text() for x in flows(program)])

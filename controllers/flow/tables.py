@@ -1,0 +1,75 @@
+"""The pipelines: which tables a packet passes in each kind of bridge, in which stage and what for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+# Priorities inside a table. Routes take ROUTE + prefix length, so the longest prefix wins (RFC 4632, section 5.1).
+HIGH, NORMAL, LOW, MISS = 210, 200, 190, 0
+ROUTE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One OpenFlow table. Numbers have gaps: a table inserted later renumbers no other under a running switch."""
+
+    number: int
+    name: str
+    stage: str
+    purpose: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CLASSIFIER = Table(0, "Classifier", "Classification", "in_port decides PktSource")
+SPOOF_GUARD = Table(5, "SpoofGuard", "Validation", "a pod uses only its own MAC and IP")
+ARP_RESPONDER = Table(8, "ARPResponder", "Validation", "answers every ARP request itself; ARP ends here")
+UN_SNAT = Table(10, "UnSNAT", "ConntrackState", "replies to masqueraded connections get their client back")
+CONNTRACK = Table(12, "Conntrack", "ConntrackState", "looks the connection up and undoes or repeats its NAT")
+CONNTRACK_STATE = Table(14, "ConntrackState", "ConntrackState", "invalid -> Drop; allowed -> L3Forwarding; new -> on")
+SERVICE_LB = Table(24, "ServiceLB", "PreRouting", "Service address and port -> an endpoint; none -> Reject")
+L3_FORWARDING = Table(40, "L3Forwarding", "Routing", "the CNI's routes: prefix -> port, next hop, tunnel")
+L3_DEC_TTL = Table(44, "L3DecTTL", "Routing", "TTL of packets this node routes")
+CONNTRACK_COMMIT = Table(80, "ConntrackCommit", "Conntrack", "remembers the connection, marked Allowed")
+# After the commit, so that the committed connection carries the client's own address.
+SNAT = Table(85, "SNAT", "PostRouting", "hairpin: a pod that reaches itself through a Service")
+OUTPUT = Table(90, "Output", "Output", "leaves by OutPort")
+REJECT = Table(95, "Reject", "Output", "to the node's kernel, which answers TCP RST or ICMP port unreachable")
+DROP = Table(99, "Drop", "Output", "one counted flow per reason")
+
+UPLINK = Table(0, "Uplink", "Forwarding", "between the wire, the node's own stack and the pod bridge")
+
+FABRIC_ARP = Table(0, "FabricARP", "Validation", "answers ARP requests for nodes; nothing is flooded")
+FABRIC_FORWARD = Table(10, "FabricForward", "Forwarding", "node MAC -> port, or any of the equal-cost ports")
+
+Pipeline = tuple[Table, ...]
+POD_BRIDGE: Pipeline = (
+    CLASSIFIER,
+    SPOOF_GUARD,
+    ARP_RESPONDER,
+    UN_SNAT,
+    CONNTRACK,
+    CONNTRACK_STATE,
+    SERVICE_LB,
+    L3_FORWARDING,
+    L3_DEC_TTL,
+    CONNTRACK_COMMIT,
+    SNAT,
+    OUTPUT,
+    REJECT,
+    DROP,
+)
+UPLINK_BRIDGE: Pipeline = (UPLINK,)
+FABRIC_SWITCH: Pipeline = (FABRIC_ARP, FABRIC_FORWARD)
+# One name a kind of bridge, as the command line and the lab's database use it.
+PIPELINES: Mapping[str, Pipeline] = {"br-int": POD_BRIDGE, "br-ex": UPLINK_BRIDGE, "br-fabric": FABRIC_SWITCH}
+
+_NEXT: dict[Table, Table] = {one: two for pipeline in PIPELINES.values() for one, two in pairwise(pipeline)}
+
+
+def after(table: Table) -> Table:
+    """The table that follows in the same pipeline. Raises KeyError at the end of one."""
+    return _NEXT[table]

@@ -1,0 +1,73 @@
+"""The one door to Ryu: makes 4.34 run on today's eventlet and over unix sockets, and names what we use of it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+# Eventlet says on import that it is in maintenance; Ryu has no other base.
+warnings.filterwarnings("ignore", message="(?s).*Eventlet is deprecated")
+
+import eventlet  # noqa: E402
+import eventlet.wsgi  # noqa: E402
+
+# Ryu's wsgi module imports a name that eventlet dropped in 0.30.3.
+if not hasattr(eventlet.wsgi, "ALREADY_HANDLED"):
+    eventlet.wsgi.ALREADY_HANDLED = object()
+
+from ryu.base import app_manager  # noqa: E402
+from ryu.lib import hub  # noqa: E402
+
+hub.patch()
+
+from ryu.controller import controller, ofp_event, ofp_handler  # noqa: E402
+from ryu.controller.handler import (  # noqa: E402
+    CONFIG_DISPATCHER,
+    DEAD_DISPATCHER,
+    HANDSHAKE_DISPATCHER,
+    MAIN_DISPATCHER,
+    set_ev_cls,
+)
+from ryu.ofproto import ofproto_v1_4 as ofp  # noqa: E402
+from ryu.ofproto import ofproto_v1_4_parser as parser  # noqa: E402
+from ryu.ofproto.ofproto_protocol import ProtocolDesc  # noqa: E402
+
+__all__ = [
+    "CONFIG_DISPATCHER",
+    "DEAD_DISPATCHER",
+    "HANDSHAKE_DISPATCHER",
+    "MAIN_DISPATCHER",
+    "ProtocolDesc",
+    "UnixStream",
+    "app_manager",
+    "controller",
+    "eventlet",
+    "hub",
+    "ofp",
+    "ofp_event",
+    "parser",
+    "set_ev_cls",
+]
+
+
+class NoTcpListener:
+    """Stands where Ryu would open TCP port 6653: our channel listens on unix sockets instead."""
+
+    def __call__(self) -> None:
+        """Nothing to serve."""
+
+
+ofp_handler.OpenFlowController = NoTcpListener
+
+
+class UnixStream:
+    """A connected unix socket that takes the TCP options Ryu sets, and ignores them."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def setsockopt(self, *_: Any) -> None:
+        """TCP_NODELAY means nothing here."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)

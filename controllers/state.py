@@ -1,0 +1,276 @@
+"""The cluster as the compilers see it: watch events in, small frozen views of one node or switch out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from typing import Any
+from zlib import crc32
+
+from controllers.flow.fields import ip_number, mac_number
+from topo.cluster import wiring
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """What holds for the whole lab."""
+
+    pod_subnet: str
+    service_subnet: str
+    cni: str
+    proxy_mode: str
+    fabric_mtu: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Kubernetes node: its address on the fabric, its slice of the pod subnet, the MACs of br-ex and gw0."""
+
+    name: str
+    ip: int
+    mac: int
+    gateway_mac: int
+    pod_cidr: str
+    ready: bool
+
+    @property
+    def gateway_ip(self) -> int:
+        """The first address of the pod CIDR: the node's own address among its pods."""
+        return int(IPv4Network(self.pod_cidr).network_address) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """An attached pod with a network namespace of its own."""
+
+    key: str
+    ip: int
+    mac: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """One port of a Service. endpoints: (IP, port) of the ready ones, sorted."""
+
+    key: str
+    protocol: str
+    address: int
+    port: int
+    endpoints: tuple[tuple[int, int], ...]
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A fabric switch; ports: OpenFlow port number -> name of the node or switch at the other end."""
+
+    name: str
+    tier: str
+    ports: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """All that one node's flows depend on."""
+
+    lab: Lab
+    node: Node
+    pods: tuple[Pod, ...]
+    peers: tuple[Node, ...]
+    services: Mapping[str, ServicePort]
+
+
+@dataclass(frozen=True, slots=True)
+class FabricView:
+    """All that one fabric switch's flows depend on. down: (switch, port) whose link is dead."""
+
+    switch: Switch
+    switches: Mapping[str, Switch]
+    nodes: tuple[Node, ...]
+    down: frozenset[tuple[str, int]]
+
+
+def assign_numbers(keys: Iterable[str]) -> dict[str, int]:
+    """A number in 1..2^31-1 for each key, stable under other keys coming and going unless two hashes collide.
+
+    Pure: a function of the set of keys, so a controller that starts anew gives the same numbers.
+    """
+    taken: dict[int, str] = {}
+    for start, key in sorted((crc32(key.encode()) & 0x7FFFFFFF or 1, key) for key in keys):
+        number = start
+        while number in taken:
+            number = number % 0x7FFFFFFF + 1
+        taken[number] = key
+    return {key: number for number, key in taken.items()}
+
+
+def is_ready(node: Object) -> bool:
+    """The node's Ready condition; a node that reports none counts as ready."""
+    conditions = node.get("status", {}).get("conditions", ())
+    return all(c["status"] == "True" for c in conditions if c["type"] == "Ready")
+
+
+class ClusterState:
+    """Watch events applied one by one; each view is a function of the objects held now, never of their history."""
+
+    def __init__(self) -> None:
+        self.lab: Lab | None = None
+        self.nodes: dict[str, Node] = {}
+        self.switches: dict[str, Switch] = {}
+        self.services: dict[str, ServicePort] = {}
+        self.down: frozenset[tuple[str, int]] = frozenset()
+        self._pods: dict[str, dict[str, Pod]] = {}
+        self._home: dict[str, str] = {}
+        self._service_objects: dict[str, Object] = {}
+        self._slices: dict[str, dict[str, Object]] = {}
+        self._owned_ports: dict[str, tuple[str, ...]] = {}
+        self._numbers: dict[str, int] = {}
+        self._stale: set[str] = set()
+
+    def apply(self, kind: str, event: str, thing: Object) -> None:
+        """Take one event (ADDED, MODIFIED or DELETED). Kinds that no flow depends on change nothing."""
+        gone = event == "DELETED"
+        meta = thing["metadata"]
+        key = f"{meta.get('namespace', '')}/{meta['name']}"
+        if kind == "Pod":
+            self._pod(key, None if gone else thing)
+        elif kind == "Service":
+            self._put(self._service_objects, key, gone, thing)
+            self._stale.add(key)
+        elif kind == "EndpointSlice":
+            service = f"{meta['namespace']}/{meta.get('labels', {}).get('kubernetes.io/service-name', '')}"
+            self._put(self._slices.setdefault(service, {}), key, gone, thing)
+            self._stale.add(service)
+        elif kind == "Node":
+            node = None if gone else _node(thing)
+            if node is None:
+                self.nodes.pop(meta["name"], None)
+            else:
+                self.nodes[meta["name"]] = node
+        elif kind == "FabricSwitch":
+            ports = {int(n): peer for n, peer in thing["spec"]["ports"].items()}
+            self._put(self.switches, meta["name"], gone, Switch(meta["name"], thing["spec"]["tier"], ports))
+        elif kind == "Lab":
+            spec = thing["spec"]
+            self.lab = Lab(**{name: spec[name] for name in Lab.__slots__})
+
+    @staticmethod
+    def _put(into: dict[str, Any], key: str, gone: bool, value: Any) -> None:
+        if gone:
+            into.pop(key, None)
+        else:
+            into[key] = value
+
+    def _pod(self, key: str, thing: Object | None) -> None:
+        self._pods.get(self._home.pop(key, ""), {}).pop(key, None)
+        pod = thing and _pod(key, thing)
+        if thing is not None and pod:
+            home = thing["spec"]["nodeName"]
+            self._home[key] = home
+            self._pods.setdefault(home, {})[key] = pod
+
+    def node_view(self, name: str) -> NodeView | None:
+        """The view of one node, or None while the lab or the node is not known."""
+        node = self.nodes.get(name)
+        if self.lab is None or node is None:
+            return None
+        self._refresh_services()
+        pods = tuple(sorted(self._pods.get(name, {}).values(), key=lambda p: p.port))
+        peers = tuple(sorted((n for n in self.nodes.values() if n.name != name), key=lambda n: n.name))
+        return NodeView(self.lab, node, pods, peers, self.services)
+
+    def fabric_view(self, name: str) -> FabricView | None:
+        """The view of one fabric switch, or None while it is not known."""
+        switch = self.switches.get(name)
+        if switch is None:
+            return None
+        nodes = tuple(sorted(self.nodes.values(), key=lambda n: n.name))
+        return FabricView(switch, self.switches, nodes, self.down)
+
+    def _refresh_services(self) -> None:
+        """Rebuild the ports of the Services that changed since last asked; the others keep their identity."""
+        if not self._stale:
+            return
+        found = {key: _service_ports(key, self._service_objects.get(key)) for key in self._stale}
+        keys_before = set(self._numbers)
+        keys = keys_before - {p for key in self._stale for p in self._owned_ports.get(key, ())}
+        keys |= {port for ports in found.values() for port in ports}
+        if keys != keys_before:
+            self._numbers = assign_numbers(keys)
+        services = dict(self.services)
+        for key, ports in found.items():
+            for port_key in self._owned_ports.get(key, ()):
+                services.pop(port_key, None)
+            slices = list(self._slices.get(key, {}).values())
+            for port_key, (protocol, address, port, name) in ports.items():
+                endpoints = _endpoints(slices, name, protocol)
+                services[port_key] = ServicePort(port_key, protocol, address, port, endpoints, self._numbers[port_key])
+            self._owned_ports[key] = tuple(ports)
+        for port_key, number in self._numbers.items():
+            if services[port_key].group != number:  # a hash collision came or went
+                old = services[port_key]
+                services[port_key] = ServicePort(old.key, old.protocol, old.address, old.port, old.endpoints, number)
+        self._stale.clear()
+        self.services = dict(sorted(services.items())) if keys != keys_before else services
+
+
+def _node(thing: Object) -> Node | None:
+    """A node whose addresses are all known, else None."""
+    notes = thing["metadata"].get("annotations", {})
+    ip = next((a["address"] for a in thing.get("status", {}).get("addresses", ()) if a["type"] == "InternalIP"), None)
+    cidr = thing.get("spec", {}).get("podCIDR")
+    if ip is None or cidr is None or wiring.MAC not in notes:
+        return None
+    macs = mac_number(notes[wiring.MAC]), mac_number(notes[wiring.GATEWAY_MAC])
+    return Node(thing["metadata"]["name"], ip_number(ip), *macs, cidr, is_ready(thing))
+
+
+def _pod(key: str, thing: Object) -> Pod | None:
+    """A pod that is attached to a bridge port, else None (not yet, or on the host's network)."""
+    notes = thing["metadata"].get("annotations", {})
+    ip = thing.get("status", {}).get("podIP")
+    if wiring.PORT not in notes or not ip or thing["status"].get("phase") in ("Succeeded", "Failed"):
+        return None
+    return Pod(key, ip_number(ip), mac_number(notes[wiring.MAC]), int(notes[wiring.PORT]))
+
+
+def _service_ports(key: str, service: Object | None) -> dict[str, tuple[str, int, int, str]]:
+    """Port key -> (protocol, address, port, port name) of a Service that has a virtual address."""
+    spec = service["spec"] if service else {}
+    address = spec.get("clusterIP")
+    if not address or address == "None":
+        return {}
+    return {
+        f"{key}:{p.get('name') or p['port']}/{p.get('protocol', 'TCP').lower()}": (
+            p.get("protocol", "TCP").lower(),
+            ip_number(address),
+            p["port"],
+            p.get("name", ""),
+        )
+        for p in spec.get("ports", ())
+    }
+
+
+def _endpoints(slices: list[Object], name: str, protocol: str) -> tuple[tuple[int, int], ...]:
+    """(IP, port) of the ready endpoints of one Service port over all its slices, sorted, each once.
+
+    Source: Kubernetes API, EndpointSlice: a missing ready condition counts as ready; ports are matched by name.
+    """
+    return tuple(
+        sorted(
+            {
+                (ip_number(address), port["port"])
+                for part in slices
+                for port in part.get("ports", ())
+                if (port.get("name") or "") == name and port.get("protocol", "TCP").lower() == protocol
+                for endpoint in part.get("endpoints", ())
+                if endpoint.get("conditions", {}).get("ready", True) is not False
+                for address in endpoint["addresses"][:1]
+            }
+        )
+    )

@@ -1,0 +1,176 @@
+"""Show a result as Markdown and as a terminal table, both from the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from scenarios.results import Measurement, Result
+
+BASELINE = "baseline"  # the path of the measurements that the others are compared with
+NONE = "-"
+LABELS = {
+    "icmp_rtt": "ICMP RTT",
+    "tcp_rr": "TCP RR",
+    "tcp_crr": "TCP CRR",
+    "udp_rr": "UDP RR",
+    "tcp_throughput": "TCP throughput",
+    "udp_throughput": "UDP throughput",
+}
+COLUMNS = ("Path", "Baseline", "Measured", "Ratio", "Spread of repeats", "Lost")
+LEGEND = (
+    "Latencies: p50 (p99) of one transaction. Throughput: what arrived. All are medians over the repeats; the spread "
+    "is the least and greatest repeat. Ratio: measured to baseline, which is one plain veth pair on this machine. "
+    "An ICMP echo is answered by the kernel; RR and CRR also wake a process at each end, which here costs more."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement on one path, as text. kind: the measurement's label with its unit."""
+
+    kind: str
+    path: str
+    baseline: str
+    measured: str
+    ratio: str
+    spread: str
+    lost: str
+
+    def cells(self) -> tuple[str, ...]:
+        return (self.path, self.baseline, self.measured, self.ratio, self.spread, self.lost)
+
+
+def label(name: str) -> str:
+    return LABELS.get(name, name)
+
+
+def rows(result: Result) -> tuple[Row, ...]:
+    """The table's rows, by kind and in it by path, in the order they were measured.
+
+    A baseline is the first column of the other paths' rows; where it is alone, it has a row of its own.
+    """
+    base = {one.name: one for one in result.measurements if one.path == BASELINE}
+    others = [one for one in result.measurements if one.path != BASELINE]
+    names = list(dict.fromkeys(one.name for one in result.measurements))
+    found = []
+    for name in names:
+        paths = [one for one in others if one.name == name] or [base[name]]
+        found += [_row(one, base.get(name)) for one in paths]
+    return tuple(found)
+
+
+def shaped(lab: Mapping[str, object]) -> bool | None:
+    """Whether the lab's links were limited: its "shaped", or any limit in its "fabric"; None if it has neither."""
+    explicit, fabric = lab.get("shaped"), lab.get("fabric")
+    if isinstance(explicit, bool):
+        return explicit
+    if not isinstance(fabric, Mapping):
+        return None
+    links = fabric.get("links")
+    all_links = [fabric.get("link"), *(links.values() if isinstance(links, Mapping) else ())]
+    limits = ("bandwidth", "delay", "loss")
+    return any(isinstance(link, Mapping) and any(link.get(key) for key in limits) for link in all_links)
+
+
+def shaping(lab: Mapping[str, object]) -> str:
+    """The sentence on what decided the figures."""
+    match shaped(lab):
+        case True:
+            return "Fabric: shaped. Its links' limits decide the figures as long as they are below what the CPU can do."
+        case False:
+            return (
+                "Fabric: unshaped. The emulator's CPU decides every figure: "
+                "they compare paths on this machine and do not predict a real network's."
+            )
+        case None:
+            return "Fabric: not told whether shaped. Where it is unshaped, the emulator's CPU decides every figure."
+
+
+def markdown(result: Result, plots: Sequence[str] = ()) -> str:
+    """The report. plots: file names of images to show."""
+    lines = [f"# {result.scenario}", "", f"Started {result.started} by `{result.command}`.", "", shaping(result.lab)]
+    for kind, group in groupby(rows(result), key=lambda row: row.kind):
+        lines += ["", f"## {kind}", "", _line(COLUMNS), _line("---" for _ in COLUMNS)]
+        lines += [_line(row.cells()) for row in group]
+    lines += ["", LEGEND]
+    lines += [text for plot in plots for text in ("", f"![{plot.removesuffix('.svg')}]({plot})")]
+    if result.notes:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in result.notes)]
+    lines += ["", "## Measured on", "", _line(("what", "value")), _line(("---", "---"))]
+    lines += [_line((key, _plain(value))) for key, value in result.environment.items()]
+    return "\n".join(lines) + "\n"
+
+
+def table(result: Result) -> Table:
+    """The same rows for a terminal."""
+    caption = "\n".join((shaping(result.lab), LEGEND, *result.notes))
+    shown = Table(title=result.scenario, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
+    for number, column in enumerate(("Measurement", *COLUMNS)):
+        shown.add_column(column, justify="left" if number < 2 else "right")
+    for kind, group in groupby(rows(result), key=lambda row: row.kind):
+        for number, row in enumerate(group):
+            shown.add_row("" if number else kind, *row.cells())
+        shown.add_section()
+    return shown
+
+
+def _row(one: Measurement, base: Measurement | None) -> Row:
+    unit = "Gbit/s" if one.unit == "bit/s" else "µs" if one.unit == "us" else one.unit
+    ratio, spread = NONE, NONE
+    if one.summary is not None:
+        spread = f"{_number(one.summary.spread.low, one.unit)} to {_number(one.summary.spread.high, one.unit)}"
+        if base is not None and base.summary is not None and base.summary.p50:
+            ratio = f"{one.summary.p50 / base.summary.p50:.2f}"
+    return Row(
+        kind=f"{label(one.name)} ({unit})",
+        path=one.path,
+        baseline=_cell(base),
+        measured=_cell(one),
+        ratio=ratio,
+        spread=spread,
+        lost=_lost(one),
+    )
+
+
+def _cell(one: Measurement | None) -> str:
+    if one is None:
+        return NONE
+    if one.summary is None:
+        return one.note or NONE
+    middle = _number(one.summary.p50, one.unit)
+    return middle if one.unit == "bit/s" else f"{middle} ({_number(one.summary.p99, one.unit)})"
+
+
+def _lost(one: Measurement) -> str:
+    """Transactions that were lost; of a flood only the share tells anything, and TCP sends again what is lost."""
+    if one.summary is None:
+        return NONE
+    if "loss_percent" in one.details:
+        return f"{one.details['loss_percent']:.1f} %"
+    if "retransmits" in one.details:
+        return f"{one.details['retransmits']:.0f} resent"
+    return str(one.lost)
+
+
+def _number(value: float, unit: str) -> str:
+    """Three significant digits are more than such a measurement is worth; none is cut before the point."""
+    scaled = value / 1e9 if unit == "bit/s" else value
+    digits = 0 if scaled >= 100 else 1 if scaled >= 10 else 2 if scaled >= 1 else 3
+    return f"{scaled:.{digits}f}"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return NONE
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,194 @@
+"""The cluster's objects: list, watch and change them, with resourceVersions as the Kubernetes API has them."""
+
+from __future__ import annotations
+
+import copy
+import queue
+import threading
+import uuid
+from builtins import list as List  # Store.list hides the built-in name inside the class
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+Object = dict[str, Any]
+Key = tuple[str, str, str]  # kind, namespace ("" where the kind has none), name
+
+ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
+CLUSTER_SCOPED = frozenset({"Namespace", "Node", "Lab", "FabricSwitch"})
+
+
+class Conflict(Exception):
+    """The object exists already, or has changed since it was read."""
+
+
+class NotFound(Exception):
+    """There is no such object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change. `object` is the state after it (before it, for DELETED) and must not be changed."""
+
+    type: str
+    object: Object
+    revision: int
+
+
+class Watch:
+    """Events in order, from the moment of the list it began with. Close it when done."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+
+    def put(self, event: Event | None) -> None:
+        """Called by the store."""
+        self._queue.put(event)
+
+    def batch(self, timeout: float | None = None) -> list[Event] | None:
+        """Every event that waits, at least one unless `timeout` seconds pass first; None once the watch is closed."""
+        try:
+            events = [self._queue.get(timeout=timeout)]
+        except queue.Empty:
+            return []
+        while True:
+            try:
+                events.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        return None if None in events else [e for e in events if e is not None]
+
+    def close(self) -> None:
+        """Stop; a reader that waits gets None."""
+        self._store.unwatch(self)
+        self.put(None)
+
+
+def key_of(thing: Object) -> Key:
+    """Kind, namespace and name of an object."""
+    meta = thing["metadata"]
+    namespace = "" if thing["kind"] in CLUSTER_SCOPED else meta.get("namespace", "default")
+    return thing["kind"], namespace, meta["name"]
+
+
+class Store:
+    """All objects of one lab. Every method may be called from any thread; objects handed out are read-only."""
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._objects: dict[str, dict[Key, Object]] = {}
+        self._watches: list[Watch] = []
+        self._lock = threading.RLock()
+        self._clock = clock
+        self.revision = 0
+
+    def list(self, kind: str, namespace: str | None = None) -> list[Object]:
+        """Every object of the kind, in the order of creation."""
+        with self._lock:
+            found = self._objects.get(kind, {})
+            return [thing for key, thing in found.items() if namespace is None or key[1] == namespace]
+
+    def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """The object, or None."""
+        with self._lock:
+            return self._objects.get(kind, {}).get((kind, namespace, name))
+
+    def create(self, thing: Object) -> Object:
+        """Add an object; gives it uid, creationTimestamp and resourceVersion. Raises Conflict if it exists."""
+        with self._lock:
+            key = key_of(thing)
+            if key in self._objects.get(key[0], {}):
+                raise Conflict(f"{key[0]} {key[1]}/{key[2]} already exists")
+            new = copy.deepcopy(thing)
+            meta = new["metadata"]
+            if key[1]:
+                meta["namespace"] = key[1]
+            meta.setdefault("uid", str(uuid.uuid4()))
+            meta["creationTimestamp"] = self._clock().isoformat(timespec="seconds").replace("+00:00", "Z")
+            return self._put(ADDED, key, new)
+
+    def update(self, kind: str, namespace: str, name: str, change: Callable[[Object], None]) -> Object:
+        """Let `change` edit a copy of the object and store it. Raises NotFound.
+
+        An edit that changes nothing makes no event and no new resourceVersion.
+        """
+        with self._lock:
+            old = self.get(kind, namespace, name)
+            if old is None:
+                raise NotFound(f"{kind} {namespace}/{name} is not there")
+            new = copy.deepcopy(old)
+            change(new)
+            return old if new == old else self._put(MODIFIED, (kind, namespace, name), new)
+
+    def apply(self, thing: Object) -> tuple[str, Object]:
+        """Create the object, or replace spec, labels and annotations of the one that is there, keeping its status.
+
+        Returns "created", "configured" or "unchanged", as kubectl apply says it.
+        """
+        with self._lock:
+            key = key_of(thing)
+            old = self.get(*key)
+            if old is None:
+                return "created", self.create(thing)
+            new = self.update(*key, change=lambda have: _merge(have, thing))
+            return ("unchanged" if new is old else "configured"), new
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Remove the object at once. Raises NotFound."""
+        with self._lock:
+            thing = self._objects.get(kind, {}).pop((kind, namespace, name), None)
+            if thing is None:
+                raise NotFound(f"{kind} {namespace}/{name} is not there")
+            self.revision += 1
+            self._tell(Event(DELETED, thing, self.revision))
+
+    def mark_deleted(self, kind: str, namespace: str, name: str) -> None:
+        """Ask whoever runs the object to end it: sets deletionTimestamp, once. Raises NotFound."""
+        stamp = self._clock().isoformat(timespec="seconds").replace("+00:00", "Z")
+        self.update(kind, namespace, name, lambda thing: thing["metadata"].setdefault("deletionTimestamp", stamp))
+
+    def watch(self) -> tuple[List[Object], int, Watch]:
+        """Everything there is, its revision, and a watch that goes on from there with no gap."""
+        with self._lock:
+            watch = Watch(self)
+            self._watches.append(watch)
+            return [thing for found in self._objects.values() for thing in found.values()], self.revision, watch
+
+    def unwatch(self, watch: Watch) -> None:
+        """Send no more events there."""
+        with self._lock:
+            if watch in self._watches:
+                self._watches.remove(watch)
+
+    def __iter__(self) -> Iterator[Object]:
+        with self._lock:
+            return iter([thing for found in self._objects.values() for thing in found.values()])
+
+    def _put(self, event: str, key: Key, thing: Object) -> Object:
+        self.revision += 1
+        thing["metadata"]["resourceVersion"] = str(self.revision)
+        self._objects.setdefault(key[0], {})[key] = thing
+        self._tell(Event(event, thing, self.revision))
+        return thing
+
+    def _tell(self, event: Event) -> None:
+        for watch in self._watches:
+            watch.put(event)
+
+
+def _merge(have: Object, want: Object) -> None:
+    """Everything but identity and status comes from `want`; what the cluster filled in itself stays."""
+    for name in set(want) - {"metadata", "status"}:
+        if isinstance(want[name], dict) and isinstance(have.get(name), dict):
+            kept = {k: v for k, v in have[name].items() if k in _FILLED_IN and k not in want[name]}
+            have[name] = {**copy.deepcopy(want[name]), **kept}
+        else:
+            have[name] = copy.deepcopy(want[name])
+    for name in ("labels", "annotations"):
+        merged = {**have["metadata"].get(name, {}), **want["metadata"].get(name, {})}
+        if merged:
+            have["metadata"][name] = merged
+
+
+_FILLED_IN = frozenset({"clusterIP", "clusterIPs", "podCIDR", "nodeName"})

@@ -1,0 +1,18 @@
+"""Fixed numbers on which the builder of a node and the compiler of its flows agree."""
+
+from __future__ import annotations
+
+# OpenFlow ports of a node's pod bridge br-int; pods follow from FIRST_POD.
+TUNNEL_PORT, GATEWAY_PORT, UPLINK_PORT, FIRST_POD_PORT = 1, 2, 3, 10
+# OpenFlow ports of a node's uplink bridge br-ex: the wire, and the patch to br-int.
+WIRE_PORT, PATCH_PORT = 1, 2
+
+# Annotations by which the lab tells the controller what it built.
+MAC = "mininetes.dev/mac"
+GATEWAY_MAC = "mininetes.dev/gateway-mac"
+PORT = "mininetes.dev/ofport"
+# Annotation a user sets: a command line of the host to run instead of the stand-in server.
+COMMAND = "mininetes.dev/command"
+
+# API group of our own objects: Lab (one, named "lab") and FabricSwitch.
+GROUP = "mininetes.dev/v1"

@@ -1,0 +1,169 @@
+"""The lab's side of the line to the controller process: starts it, feeds it the store, hears its reports.
+
+The protocol is described in controllers/lablink.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import queue
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from topo.cluster.store import ADDED, Store, Watch
+
+LOG = logging.getLogger("mininetes")
+_KINDS = frozenset({"Lab", "FabricSwitch", "Node", "Pod", "Service", "EndpointSlice"})
+_START_TIMEOUT = 30.0
+
+
+class ControllerGone(Exception):
+    """The controller process ended; the message says where its log is."""
+
+
+class Controller:
+    """The controller process and what it last said. command: its argument vector without --run and --lab."""
+
+    def __init__(self, store: Store, run: Path, command: Sequence[str]) -> None:
+        self.store, self.run = store, run
+        self.command = [*command, "--run", str(run), "--lab", str(run / "lab.sock")]
+        self.log = run / "controller.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.failure = ""
+        self.synced: dict[tuple[str, str], dict[str, Any]] = {}
+        self._listening = False
+        self._changed = threading.Condition()
+        self._answers: dict[int, queue.SimpleQueue[Any]] = {}
+        self._ids = itertools.count(1)
+        self._sock: socket.socket | None = None
+        self._send_lock = threading.Lock()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(run / "lab.sock"))
+        self._listener.listen(1)
+        threading.Thread(target=self._accept, name="controller", daemon=True).start()
+
+    def start(self) -> None:
+        """Start the process; `wait_listening` says when switches can connect."""
+        with self._changed:
+            self.synced.clear()
+            self.failure, self._listening = "", False
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def stop(self) -> None:
+        """Kill the process. Switches keep what they hold."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def wait_listening(self) -> None:
+        """Until the controller listens for every switch of the store. Raises ControllerGone."""
+        self._wait(lambda: self._listening, _START_TIMEOUT, "did not start to listen")
+
+    def wait_synced(self, bridges: Sequence[tuple[str, str]], revision: int, timeout: float) -> None:
+        """Until each bridge holds the flows of this store revision, confirmed by a barrier. Raises ControllerGone."""
+
+        def done() -> bool:
+            return all(self.synced.get(b, {}).get("revision", -1) >= revision for b in bridges)
+
+        self._wait(done, timeout, f"did not confirm revision {revision} on every bridge")
+
+    def errors(self) -> list[str]:
+        """What switches refused and what could not be compiled, as last reported."""
+        with self._changed:
+            found = [f"{'/'.join(b)}: {e}" for b, report in self.synced.items() for e in report["errors"]]
+            return found + ([self.failure] if self.failure else [])
+
+    def ask(self, verb: str, timeout: float = 10.0, **values: Any) -> Any:
+        """Put a question to the controller. Raises ControllerGone if it does not answer."""
+        number = next(self._ids)
+        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._answers[number] = answer
+        try:
+            self._send({"ask": verb, "id": number, **values})
+            return answer.get(timeout=timeout)
+        except (OSError, queue.Empty) as error:
+            raise ControllerGone(f"the controller does not answer; see {self.log}") from error
+        finally:
+            del self._answers[number]
+
+    def _wait(self, done: Any, timeout: float, what: str) -> None:
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not done():
+                if self.failure:
+                    raise ControllerGone(f"the controller reports: {self.failure}")
+                if self.process is None or self.process.poll() is not None:
+                    raise ControllerGone(f"the controller ended: {self.last_words()}")
+                if time.monotonic() > deadline:
+                    raise ControllerGone(f"the controller {what} in {timeout:.0f} s: {self.last_words()}")
+                self._changed.wait(0.1)
+
+    def last_words(self) -> str:
+        """The last line of the controller's log."""
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        return lines[-1] if lines else "it wrote nothing to its log"
+
+    def _accept(self) -> None:
+        while True:
+            sock, _ = self._listener.accept()
+            self._sock = sock
+            objects, revision, watch = self.store.watch()
+            threading.Thread(target=self._read, args=(sock, watch), name="controller-in", daemon=True).start()
+            threading.Thread(
+                target=self._feed, args=(sock, objects, revision, watch), name="controller-out", daemon=True
+            ).start()
+
+    def _feed(self, sock: socket.socket, objects: list[Any], revision: int, watch: Watch) -> None:
+        try:
+            self._send_events(sock, [(ADDED, thing) for thing in objects], revision)
+            while (batch := watch.batch()) is not None:
+                # The bookmark covers changes the controller does not care for, so that a waiter is not left waiting.
+                self._send_events(sock, [(e.type, e.object) for e in batch], batch[-1].revision)
+        except OSError:
+            watch.close()  # the process is gone; a new one gets a new feed
+
+    def _send_events(self, sock: socket.socket, events: list[tuple[str, Any]], revision: int) -> None:
+        lines = [json.dumps({"event": kind, "object": thing}) for kind, thing in events if thing["kind"] in _KINDS]
+        lines.append(json.dumps({"bookmark": revision}))
+        with self._send_lock:
+            sock.sendall(("\n".join(lines) + "\n").encode())
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._sock is None:
+            raise OSError("no controller is connected")
+        with self._send_lock:
+            self._sock.sendall(json.dumps(message).encode() + b"\n")
+
+    def _read(self, sock: socket.socket, watch: Watch) -> None:
+        with sock, sock.makefile("rb") as lines:
+            for line in lines:
+                self._hear(json.loads(line))
+        watch.close()
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if "answer" in message:
+            waiting = self._answers.get(message["id"])
+            if waiting is not None:
+                waiting.put(message["answer"])
+            return
+        with self._changed:
+            match message["report"]:
+                case "listening":
+                    self._listening = True
+                case "synced":
+                    self.synced[tuple(message["bridge"])] = message
+                    self.failure = ""
+                case "failure":
+                    self.failure = message["text"]
+            self._changed.notify_all()

@@ -1,0 +1,284 @@
+"""One running lab: builds fabric, nodes and control plane in the present capsule and keeps them together."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from topo import fabric, hosts, links, nodes, shaping
+from topo.cluster.ipam import service_pool
+from topo.cluster.network import PodNetwork
+from topo.cluster.store import Object, Store
+from topo.cluster.wiring import GROUP
+from topo.config import LabConfig, NodeConfig
+from topo.control.link import Controller, ControllerGone
+from topo.control.loop import ControlLoop
+from topo.control.workloads import is_ready
+from topo.kubelet import Kubelet
+from topo.nodes import Machine, Node, Tables
+from topo.ovs import OpenVSwitch, Port, empty_database
+from topo.standin.client import StandIn
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the caller, who knows the controllers, hands to the lab.
+
+    controller: argument vector of the controller process; confirms: whether it confirms flows (a user's own may not).
+    tables: names of OpenFlow tables by bridge. datapath: "netdev" or "system".
+    """
+
+    network: PodNetwork
+    controller: Sequence[str]
+    confirms: bool
+    tables: Tables
+    datapath: str
+    seed: int = 0
+
+
+class NotReady(Exception):
+    """The lab did not become ready; the message says what is missing."""
+
+
+class Lab:
+    """Built by `start`; everything in it ends with the capsule. run: its folder on the capsule's tmpfs."""
+
+    def __init__(self, config: LabConfig, parts: Parts, run: Path) -> None:
+        self.config, self.parts, self.run = config, parts, run
+        self.store = Store()
+        self.mininet = hosts.empty_network()
+        self.nodes: dict[str, Node] = {}
+        self.switches: dict[str, Machine] = {}
+        self.controller = Controller(self.store, run, parts.controller)
+        self.standin = StandIn()
+        self.loop = ControlLoop(self.store, service_pool(config.service_subnet), random.Random(parts.seed))
+        self.kubelet = Kubelet(
+            self.store,
+            self.nodes,
+            parts.network,
+            self.mininet,
+            self.standin,
+            checksums=parts.datapath == "system",
+            honour_delay=config.honour_initial_delay,
+        )
+        self._database = empty_database(run)
+        self._mtu = fabric.mtu(config.fabric)
+        self._lock = threading.Lock()
+        self._next_index = 0
+
+    def start(self, progress: Progress = lambda _: None) -> None:
+        """Build everything; returns when switches forward and the control plane runs. Pods follow as the store asks."""
+        progress("fabric and nodes")
+        self.store.create(self._lab_object())
+        for switch in fabric.switches(self.config.fabric):
+            host = hosts.Host(switch.name)
+            self.switches[switch.name] = Machine(
+                host, OpenVSwitch(host, self.run / switch.name, self.parts.datapath)
+            )
+            hosts.add(self.mininet, host, switch=True)
+            self.store.create(fabric.switch_object(switch))
+        for node in self.config.nodes:
+            self._plan(node)
+        self.controller.start()
+        ports = {name: self._wire_switch(name) for name in self.switches}
+        progress("switches")
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            starting = [
+                pool.submit(nodes.start_switch, self.switches[name], ports[name], self.parts.tables, self._database)
+                for name in self.switches
+            ]
+            starting += [pool.submit(self._start_node, node) for node in self.nodes.values()]
+            for one in starting:
+                one.result()
+        progress("control plane")
+        for node in self.nodes.values():
+            self._set_ready(node.name)
+        self.loop.start()
+        self.kubelet.start()
+
+    def add_node(self, node: NodeConfig) -> None:
+        """A node joins the running lab."""
+        with self._lock:
+            planned = self._plan(node)
+            machine = self.switches[planned.attachment.switch]
+            name = self._wire_node(planned)
+            self.controller.wait_listening()
+            links.set_up(machine.pid, name, True)
+            machine.switch.add_ports("br-fabric", [Port(name, planned.attachment.port)])
+            self._start_node(planned)
+            self._set_ready(planned.name)
+
+    def remove_node(self, name: str) -> None:
+        """A node leaves: its pods go with it, and others replace them elsewhere."""
+        with self._lock:
+            node = self.nodes.pop(name)
+            self.store.delete("Node", "", name)
+            self._switch_port(node.attachment.switch, node.attachment.port, None)
+            for sandbox in [s for s in self.kubelet.sandboxes.values() if s.node is node and s.port]:
+                sandbox.host.end()
+            machine = self.switches[node.attachment.switch]
+            machine.switch.delete_ports("br-fabric", [_port_name(node.attachment.port)])
+            node.machine.end()
+            hosts.remove(self.mininet, node.machine.host)
+
+    def bridges(self) -> list[tuple[str, str]]:
+        """(machine, bridge) of every bridge there is."""
+        return [(n, b) for n in self.nodes for b in ("br-int", "br-ex")] + [(n, "br-fabric") for n in self.switches]
+
+    def wait_ready(self, timeout: float, progress: Progress = lambda _: None) -> None:
+        """Until every pod that should run is ready and every switch has confirmed its flows. Raises NotReady."""
+        watch = self.store.watch()[2]
+        try:
+            waited, step = 0.0, 0.1
+            while waiting := self.waiting_for():
+                progress(f"pods ready: {waiting[0]}" + (f" and {len(waiting) - 1} more" if waiting[1:] else ""))
+                events = watch.batch(timeout=step)
+                waited += 0 if events else step
+                if waited > timeout:
+                    raise NotReady(f"not ready after {timeout:.0f} s: {'; '.join(waiting[:5])}")
+        finally:
+            watch.close()
+        self.confirm()
+
+    def confirm(self, timeout: float = 30.0) -> None:
+        """Until every bridge holds the flows of the store as it is now. Raises NotReady."""
+        if not self.parts.confirms:
+            return
+        try:
+            self.controller.wait_synced(self.bridges(), self.store.revision, timeout)
+        except ControllerGone as error:
+            raise NotReady(str(error)) from error
+
+    def waiting_for(self) -> list[str]:
+        """What is not yet as the store asks for it, a sentence each."""
+        missing = []
+        for kind in ("Deployment", "ReplicaSet", "StatefulSet", "Job"):
+            for owner in self.store.list(kind):
+                wanted = owner["spec"].get("parallelism" if kind == "Job" else "replicas", 1)
+                have = self._count(owner)
+                if have != wanted:
+                    missing.append(f"{kind} {owner['metadata']['name']} has {have} of {wanted} pods ready")
+        for pod in self.store.list("Pod"):
+            if not is_ready(pod):
+                missing.append(f"pod {pod['metadata']['name']} is {_state(pod)}")
+        return missing
+
+    def _count(self, owner: Object) -> int:
+        """Ready pods of a workload, through its ReplicaSets."""
+        uids = {owner["metadata"]["uid"]}
+        if owner["kind"] == "Deployment":
+            uids |= {s["metadata"]["uid"] for s in self.store.list("ReplicaSet") if _owner_uids(s) & uids}
+        return sum(is_ready(p) for p in self.store.list("Pod") if _owner_uids(p) & uids)
+
+    def _lab_object(self) -> Object:
+        config = self.config
+        spec = {
+            "pod_subnet": str(config.pod_subnet),
+            "service_subnet": str(config.service_subnet),
+            "cni": config.cni,
+            "proxy_mode": config.proxy_mode,
+            "fabric_mtu": self._mtu,
+            "options": {"cni": dict(config.cni_options), "proxy": dict(config.proxy_options)},
+        }
+        return {"apiVersion": GROUP, "kind": "Lab", "metadata": {"name": config.name}, "spec": spec}
+
+    def _plan(self, config: NodeConfig) -> Node:
+        node = nodes.plan_node(
+            self.config, self.parts.network, config, self._next_index, self.run, self.parts.datapath
+        )
+        self._next_index += 1
+        self.nodes[node.name] = node
+        hosts.add(self.mininet, node.machine.host)
+        thing = nodes.node_object(node)
+        thing["status"]["conditions"][0] |= {"status": "False", "reason": "KubeletNotReady"}
+        if self.store.get("Node", "", node.name):  # applied by hand, with labels or taints of its own
+            self.store.update("Node", "", node.name, lambda have: _fill_node(have, thing))
+        else:
+            self.store.create(thing)
+        self._switch_port(node.attachment.switch, node.attachment.port, node.name)
+        return node
+
+    def _switch_port(self, switch: str, port: int, peer: str | None) -> None:
+        def change(thing: Object) -> None:
+            if peer is None:
+                thing["spec"]["ports"].pop(str(port), None)
+            else:
+                thing["spec"]["ports"][str(port)] = peer
+
+        self.store.update("FabricSwitch", "", switch, change)
+
+    def _wire_switch(self, name: str) -> dict[int, str]:
+        """Make the links of a switch that it owns: to its nodes, and from a leaf to the spines. All its ports."""
+        ports = {}
+        thing = self.store.get("FabricSwitch", "", name)
+        assert thing is not None
+        for number, peer in sorted((int(n), p) for n, p in thing["spec"]["ports"].items()):
+            ports[number] = _port_name(number)
+            if peer in self.nodes:
+                self._wire_node(self.nodes[peer])
+            elif thing["spec"]["tier"] == "leaf":
+                back = next(int(n) for n, p in self._ports_of(peer).items() if p == name)
+                self._wire(name, ports[number], peer, _port_name(back))
+        return ports
+
+    def _ports_of(self, switch: str) -> dict[str, str]:
+        thing = self.store.get("FabricSwitch", "", switch)
+        assert thing is not None
+        return dict(thing["spec"]["ports"])
+
+    def _wire_node(self, node: Node) -> str:
+        name = _port_name(node.attachment.port)
+        self._wire(node.attachment.switch, name, node.name, "eth0")
+        return name
+
+    def _wire(self, one: str, one_port: str, two: str, two_port: str) -> None:
+        """A link of the fabric, shaped at both ends as the lab file says."""
+        link = fabric.link(self.config.fabric, one, two)
+        ends = [(self._host(one), one_port), (self._host(two), two_port)]
+        links.veth(one_port, ends[0][0].pid, two_port, ends[1][0].pid, link.mtu)
+        hosts.add_link(self.mininet, ends[0][0], one_port, ends[1][0], two_port)
+        for host, port in ends:
+            shaping.apply(host, port, link)
+
+    def _host(self, name: str) -> hosts.Host:
+        machine = self.switches[name] if name in self.switches else self.nodes[name].machine
+        return machine.host
+
+    def _start_node(self, node: Node) -> None:
+        self.controller.wait_listening()
+        nodes.start_node(node, self.config, self.parts.network, self.parts.tables, self._database, self._mtu)
+
+    def _set_ready(self, name: str) -> None:
+        def change(thing: Object) -> None:
+            thing["status"]["conditions"][0] |= {"status": "True", "reason": "KubeletReady"}
+
+        self.store.update("Node", "", name, change)
+
+
+def _fill_node(have: Object, planned: Object) -> None:
+    for part in ("labels", "annotations"):
+        have["metadata"][part] = {**planned["metadata"][part], **have["metadata"].get(part, {})}
+    have["spec"] = {**have.get("spec", {}), **planned["spec"]}
+    have["status"] = planned["status"]
+
+
+def _port_name(number: int) -> str:
+    return f"eth{number}"
+
+
+def _owner_uids(thing: Object) -> set[str]:
+    return {r["uid"] for r in thing["metadata"].get("ownerReferences", ())}
+
+
+def _state(pod: Object) -> str:
+    if "nodeName" not in pod["spec"]:
+        return "not scheduled"
+    return str(pod.get("status", {}).get("phase", "being made")) + ", not ready"
+
+
