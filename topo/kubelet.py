@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address
 from typing import Any
@@ -22,7 +22,7 @@ from topo.cluster.store import DELETED, NotFound, Object, Store, key_of
 from topo.control.events import record
 from topo.control.workloads import is_ending, is_over
 from topo.nodes import Node
-from topo.probes import Prober, plan
+from topo.probes import Check, Prober, plan
 from topo.standin.client import StandIn
 
 LOG = logging.getLogger("mininetes")
@@ -63,12 +63,14 @@ class Kubelet:
         network: PodNetwork,
         mininet: Mininet,
         standin: StandIn,
+        connected: Callable[[set[str], int], None],
         checksums: bool,
         honour_delay: bool,
     ) -> None:
+        """connected(nodes, revision): waits until those nodes' switches hold the flows of that store revision."""
         self.store, self.nodes, self.network = store, nodes, network
         self.mininet, self.standin = mininet, standin
-        self.checksums, self.honour_delay = checksums, honour_delay
+        self.connected, self.checksums, self.honour_delay = connected, checksums, honour_delay
         self.sandboxes: dict[str, pods.Sandbox] = {}
         self.programs: dict[str, list[subprocess.Popen[Any]]] = {}
         self._pools: dict[str, AddressPool] = {}
@@ -117,16 +119,22 @@ class Kubelet:
             self._end(sandboxes)
         for pod in removed:
             self._forget(pod)
-        for name, starting in begin.items():
-            node = self.nodes.get(name)
-            if node is not None:
-                self._begin(node, starting)
+        made = [one for name, starting in begin.items() for one in self._attach(name, starting)]
+        if made:
+            started = [(pod, sandbox, self._start(pod, sandbox)) for pod, sandbox in made]
+            # As a CNI's ADD returns when the pod is connected: the first probe must not be lost on the way.
+            self.connected({sandbox.node.name for _, sandbox in made}, self.store.revision)
+            for pod, sandbox, checks in started:
+                if checks is not None:
+                    self._watch_readiness(pod, sandbox, checks)
 
-    def _begin(self, node: Node, starting: list[Object]) -> None:
+    def _attach(self, name: str, starting: list[Object]) -> list[tuple[Object, pods.Sandbox]]:
+        node = self.nodes.get(name)
+        if node is None:
+            return []
         made = [(pod, sandbox) for pod in starting if (sandbox := self._make(node, pod)) is not None]
         pods.attach(node, [sandbox for _, sandbox in made])
-        for pod, sandbox in made:
-            self._start(pod, sandbox)
+        return made
 
     def _make(self, node: Node, pod: Object) -> pods.Sandbox | None:
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
@@ -147,26 +155,29 @@ class Kubelet:
         self._uids[key] = pod["metadata"]["uid"]
         return sandbox
 
-    def _start(self, pod: Object, sandbox: pods.Sandbox) -> None:
-        """Start the containers, then tell the store; the pod is ready when its probes say so."""
+    def _start(self, pod: Object, sandbox: pods.Sandbox) -> list[Check] | None:
+        """Start the containers and tell the store; the pod's readiness checks, or None if it cannot run."""
         real = commands(pod)
-        missing = [line[0] for line in real.values() if shutil.which(line[0]) is None]
-        failed = [f"program {name!r} is not installed" for name in missing]
-        if not missing:
-            self.programs[sandbox.key] = [sandbox.host.start_daemon(*line) for line in real.values()]
-            who = {"pod": pod["metadata"]["name"], "namespace": pod["metadata"]["namespace"], "node": sandbox.node.name}
-            refused = self.standin.open(sandbox.key, sandbox.pid, who, ports(pod, real))
-            for protocol, port, why in refused:
-                record(self.store, pod, "FailedListen", f"stand-in cannot listen on {protocol} port {port}: {why}")
+        failed = [f"program {line[0]!r} is not installed" for line in real.values() if shutil.which(line[0]) is None]
+        for text in failed:
+            record(self.store, pod, "Failed", text)
+        self.store.update(*key_of(pod), lambda p: _started(p, sandbox, "Failed" if failed else "Running"))
+        if failed:
+            return None
+        self.programs[sandbox.key] = [sandbox.host.start_daemon(*line) for line in real.values()]
+        who = {"pod": pod["metadata"]["name"], "namespace": pod["metadata"]["namespace"], "node": sandbox.node.name}
+        for protocol, port, why in self.standin.open(sandbox.key, sandbox.pid, who, ports(pod, real)):
+            record(self.store, pod, "FailedListen", f"stand-in cannot listen on {protocol} port {port}: {why}")
         checks, notes = plan(pod, list(real), self.honour_delay)
         for text in notes:
             record(self.store, pod, "ProbeSubstituted", text, "Normal")
-        for text in failed:
-            record(self.store, pod, "Failed", text)
-        phase = "Failed" if failed else "Running"
-        self.store.update(*key_of(pod), lambda p: _started(p, sandbox, phase, not checks and not failed))
-        if checks and not failed:
+        return checks
+
+    def _watch_readiness(self, pod: Object, sandbox: pods.Sandbox, checks: list[Check]) -> None:
+        if checks:
             self._prober.add(sandbox.key, checks, sandbox.node.machine.pid, sandbox.pid, str(sandbox.ip))
+        else:
+            self._verdict(sandbox.key, True)
 
     def _end(self, sandboxes: list[pods.Sandbox]) -> None:
         for sandbox in sandboxes:
@@ -200,7 +211,7 @@ class Kubelet:
             self.store.update("Pod", namespace, name, lambda p: _set_ready(p, ready))
 
 
-def _started(pod: Object, sandbox: pods.Sandbox, phase: str, ready: bool) -> None:
+def _started(pod: Object, sandbox: pods.Sandbox, phase: str) -> None:
     if sandbox.port:
         notes = pod["metadata"].setdefault("annotations", {})
         notes |= {wiring.MAC: sandbox.mac, wiring.PORT: str(sandbox.port)}
@@ -211,7 +222,7 @@ def _started(pod: Object, sandbox: pods.Sandbox, phase: str, ready: bool) -> Non
         "hostIP": str(sandbox.node.ip),
         "conditions": [{"type": "PodScheduled", "status": "True"}],
     }
-    _set_ready(pod, ready)
+    _set_ready(pod, False)
 
 
 def _set_ready(pod: Object, ready: bool) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,10 @@ from topo.control.loop import ControlLoop
 from topo.control.workloads import is_ready
 from topo.kubelet import Kubelet
 from topo.nodes import Machine, Node, Tables
-from topo.ovs import OpenVSwitch, Port, empty_database
+from topo.ovs import Bridge, OpenVSwitch, Port, empty_database
 from topo.standin.client import StandIn
+
+LOG = logging.getLogger("mininetes")
 
 Progress = Callable[[str], None]
 
@@ -64,6 +68,7 @@ class Lab:
             parts.network,
             self.mininet,
             self.standin,
+            self._connected,
             checksums=parts.datapath == "system",
             honour_delay=config.honour_initial_delay,
         )
@@ -78,26 +83,25 @@ class Lab:
         self.store.create(self._lab_object())
         for switch in fabric.switches(self.config.fabric):
             host = hosts.Host(switch.name)
-            self.switches[switch.name] = Machine(
-                host, OpenVSwitch(host, self.run / switch.name, self.parts.datapath)
-            )
+            self.switches[switch.name] = Machine(host, OpenVSwitch(host, self.run / switch.name, self.parts.datapath))
             hosts.add(self.mininet, host, switch=True)
             self.store.create(fabric.switch_object(switch))
-        for node in self.config.nodes:
-            self._plan(node)
+        for wanted in self.config.nodes:
+            self._plan(wanted)
         self.controller.start()
         ports = {name: self._wire_switch(name) for name in self.switches}
         progress("switches")
+        bridges = {name: [nodes.switch_bridge(ports[name], self.parts.tables)] for name in self.switches}
+        bridges |= {n.name: list(self._bridges_of(n)) for n in self.nodes.values()}
+        machines = {**self.switches, **{n.name: n.machine for n in self.nodes.values()}}
         with ThreadPoolExecutor(max_workers=4) as pool:
-            starting = [
-                pool.submit(nodes.start_switch, self.switches[name], ports[name], self.parts.tables, self._database)
-                for name in self.switches
-            ]
-            starting += [pool.submit(self._start_node, node) for node in self.nodes.values()]
-            for one in starting:
-                one.result()
+            _all(pool.map(lambda name: nodes.prepare(machines[name], bridges[name], self._database), machines))
+            self.controller.wait_listening()  # a switch that finds nobody there tries again only after a second
+            _all(pool.map(self._start_machine, machines))
         progress("control plane")
+        self.confirm()
         for node in self.nodes.values():
+            nodes.greet(node, (n for n in self.nodes.values() if n is not node))
             self._set_ready(node.name)
         self.loop.start()
         self.kubelet.start()
@@ -108,10 +112,15 @@ class Lab:
             planned = self._plan(node)
             machine = self.switches[planned.attachment.switch]
             name = self._wire_node(planned)
-            self.controller.wait_listening()
             links.set_up(machine.pid, name, True)
             machine.switch.add_ports("br-fabric", [Port(name, planned.attachment.port)])
-            self._start_node(planned)
+            nodes.prepare(planned.machine, self._bridges_of(planned), self._database)
+            self._start_machine(planned.name)
+            self.confirm()
+            for other in self.nodes.values():
+                if other is not planned:
+                    nodes.greet(planned, [other])
+                    nodes.greet(other, [planned])
             self._set_ready(planned.name)
 
     def remove_node(self, name: str) -> None:
@@ -155,6 +164,17 @@ class Lab:
         except ControllerGone as error:
             raise NotReady(str(error)) from error
 
+    def _connected(self, names: set[str], revision: int) -> None:
+        """For the kubelet. A controller that is down delays readiness, as a CNI's that is down does."""
+        while self.parts.confirms:
+            bridges = [(name, "br-int") for name in names if name in self.nodes]
+            try:
+                self.controller.wait_synced(bridges, revision, timeout=5)
+                return
+            except ControllerGone as error:
+                LOG.warning("pods wait for the controller: %s", error)
+                time.sleep(0.2)
+
     def waiting_for(self) -> list[str]:
         """What is not yet as the store asks for it, a sentence each."""
         missing = []
@@ -164,10 +184,8 @@ class Lab:
                 have = self._count(owner)
                 if have != wanted:
                     missing.append(f"{kind} {owner['metadata']['name']} has {have} of {wanted} pods ready")
-        for pod in self.store.list("Pod"):
-            if not is_ready(pod):
-                missing.append(f"pod {pod['metadata']['name']} is {_state(pod)}")
-        return missing
+        pods = (p for p in self.store.list("Pod") if not is_ready(p))
+        return missing + [f"pod {p['metadata']['name']} is {_state(p)}" for p in pods]
 
     def _count(self, owner: Object) -> int:
         """Ready pods of a workload, through its ReplicaSets."""
@@ -189,9 +207,7 @@ class Lab:
         return {"apiVersion": GROUP, "kind": "Lab", "metadata": {"name": config.name}, "spec": spec}
 
     def _plan(self, config: NodeConfig) -> Node:
-        node = nodes.plan_node(
-            self.config, self.parts.network, config, self._next_index, self.run, self.parts.datapath
-        )
+        node = nodes.plan_node(self.config, self.parts.network, config, self._next_index, self.run, self.parts.datapath)
         self._next_index += 1
         self.nodes[node.name] = node
         hosts.add(self.mininet, node.machine.host)
@@ -250,9 +266,15 @@ class Lab:
         machine = self.switches[name] if name in self.switches else self.nodes[name].machine
         return machine.host
 
-    def _start_node(self, node: Node) -> None:
-        self.controller.wait_listening()
-        nodes.start_node(node, self.config, self.parts.network, self.parts.tables, self._database, self._mtu)
+    def _bridges_of(self, node: Node) -> tuple[Bridge, Bridge]:
+        return nodes.node_bridges(node, self.parts.network, self.parts.tables)
+
+    def _start_machine(self, name: str) -> None:
+        """Start a switch; on a node give its own stack what it needs."""
+        node = self.nodes.get(name)
+        (node.machine if node else self.switches[name]).switch.start_switch()
+        if node:
+            nodes.configure_stack(node, self.config, self.parts.network, self._mtu)
 
     def _set_ready(self, name: str) -> None:
         def change(thing: Object) -> None:
@@ -268,6 +290,12 @@ def _fill_node(have: Object, planned: Object) -> None:
     have["status"] = planned["status"]
 
 
+def _all(results: Iterable[None]) -> None:
+    """Wait for all, and raise what the first that failed raised."""
+    for _ in results:
+        pass
+
+
 def _port_name(number: int) -> str:
     return f"eth{number}"
 
@@ -280,5 +308,3 @@ def _state(pod: Object) -> str:
     if "nodeName" not in pod["spec"]:
         return "not scheduled"
     return str(pod.get("status", {}).get("phase", "being made")) + ", not ready"
-
-

@@ -7,6 +7,7 @@ import fcntl
 import socket
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -76,3 +77,11 @@ def sysctl(pid: int, **values: str) -> None:
     with inside(pid):
         for name, value in values.items():
             Path("/proc/sys", *name.split("__")).write_text(value)
+
+
+def no_ipv6(pid: int) -> None:
+    """Labs are IPv4; without this every interface would send router solicitations through the switches."""
+    with inside(pid):
+        for scope in ("all", "default"):
+            with suppress(FileNotFoundError):  # a kernel without IPv6
+                Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -16,6 +17,7 @@ from topo.config import LabConfig, NodeConfig
 from topo.fabric import Attachment, attach, mac_of, node_address, pod_cidr
 from topo.hosts import Host
 from topo.ovs import Bridge, OpenVSwitch, Port
+from topo.system import inside
 
 # Numbers of tables and their names, for each kind of bridge; given by whoever starts the lab.
 Tables = Mapping[str, tuple[tuple[int, str], ...]]
@@ -119,13 +121,18 @@ def node_bridges(node: Node, network: PodNetwork, tables: Tables) -> tuple[Bridg
     )
 
 
-def start_node(node: Node, config: LabConfig, network: PodNetwork, tables: Tables, database: Path, mtu: int) -> None:
-    """Start the node's switch and give its own stack addresses, routes and masquerading. mtu: of the fabric, bytes."""
-    machine, pid = node.machine, node.machine.pid
-    links.set_up(pid, "eth0", True)
+def prepare(machine: Machine, bridges: Sequence[Bridge], database: Path) -> None:
+    """Bring the machine's wires up and its database into the state that its switch will start from."""
+    links.no_ipv6(machine.pid)
+    for port in (p for bridge in bridges for p in bridge.ports if not p.type):
+        links.set_up(machine.pid, port.name, True)
     machine.switch.start_database(database)
-    machine.switch.configure(node_bridges(node, network, tables))
-    machine.switch.start_switch()
+    machine.switch.configure(bridges)
+
+
+def configure_stack(node: Node, config: LabConfig, network: PodNetwork, mtu: int) -> None:
+    """Give the node's own stack addresses, routes, masquerading and rejects. mtu: of the fabric, bytes."""
+    machine, pid = node.machine, node.machine.pid
     links.sysctl(
         pid,
         net__ipv4__ip_forward="1",
@@ -142,14 +149,32 @@ def start_node(node: Node, config: LabConfig, network: PodNetwork, tables: Table
     machine.host.run("nft", "-f", "-", text=_rules(config))
 
 
+def greet(node: Node, others: Iterable[Node]) -> None:
+    """Make the node resolve its peers' MACs: a tunnel drops what it carries until it knows its next hop's."""
+    with inside(node.machine.pid), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for other in others:
+            sock.sendto(b"", (str(other.ip), 9))  # discard (RFC 863); the ARP request before it is what counts
+
+
 def _rules(config: LabConfig) -> str:
     """What the node's kernel does for its pods: reject dead Services, masquerade what leaves the cluster.
 
-    Source: kube-proxy's reject of Services without endpoints; flannel's and Calico's masquerade rules.
+    On the userspace datapath the kernel too sees what arrives at the switch's ports; it must take only what the switch
+    hands to it. Source: kube-proxy's reject of Services without endpoints; flannel's and Calico's masquerade rules.
     """
     pods, services = config.pod_subnet, config.service_subnet
     return f"""
+    table arp mininetes {{
+      chain input {{
+        type filter hook input priority 0;
+        iifname != {{ "gw0", "br-ex" }} drop
+      }}
+    }}
     table ip mininetes {{
+      chain prerouting {{
+        type filter hook prerouting priority -300;
+        iifname != {{ "lo", "gw0", "br-ex" }} drop
+      }}
       chain forward {{
         type filter hook forward priority 0;
         ip daddr {services} meta l4proto tcp reject with tcp reset
@@ -167,14 +192,9 @@ def _rules(config: LabConfig) -> str:
     """
 
 
-def start_switch(machine: Machine, ports: Mapping[int, str], tables: Tables, database: Path) -> None:
-    """Start a fabric switch with these ports (OpenFlow number -> interface)."""
-    for name in ports.values():
-        links.set_up(machine.pid, name, True)
-    machine.switch.start_database(database)
-    bridge = Bridge("br-fabric", tuple(Port(n, number) for number, n in ports.items()), "", tables["br-fabric"])
-    machine.switch.configure([bridge])
-    machine.switch.start_switch()
+def switch_bridge(ports: Mapping[int, str], tables: Tables) -> Bridge:
+    """A fabric switch's bridge with these ports (OpenFlow number -> interface)."""
+    return Bridge("br-fabric", tuple(Port(n, number) for number, n in ports.items()), "", tables["br-fabric"])
 
 
 def processes(machine: Machine) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def make(key: str, name: str, node: Node, ip: IPv4Address, network: PodNetwork, 
     mac = mac_of(ip)
     interface = interface_name(key)
     node_pid = node.machine.pid
+    links.no_ipv6(host.pid)
     links.veth(interface, node_pid, "eth0", host.pid, network.mtu, peer_mac=mac)
     links.set_up(node_pid, interface, True)
     if network.on_link:

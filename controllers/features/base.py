@@ -55,7 +55,13 @@ def _bridge(service_subnet: str, pod_subnet: str) -> Fragment:
     w.flow(t.SPOOF_GUARD, t.LOW, match("arp"), Goto(t.after(t.SPOOF_GUARD)))
     w.flow(t.ARP_RESPONDER, t.MISS, match(), *drop(f.DROP_ARP))
 
-    w.flow(t.UN_SNAT, t.NORMAL, match("ip", nw_dst=HAIRPIN_IP), Ct(SNAT_ZONE, t.after(t.UN_SNAT), nat=Nat()))
+    w.flow(
+        t.UN_SNAT,
+        t.NORMAL,
+        match("ip", nw_dst=HAIRPIN_IP),
+        Set(f.HAIRPIN, 1),
+        Ct(SNAT_ZONE, t.after(t.UN_SNAT), nat=Nat()),
+    )
     w.flow(t.UN_SNAT, t.MISS, match(), Goto(t.after(t.UN_SNAT)))
     # What the kernel answers to a rejected connection belongs to none: it is not tracked.
     w.flow(
@@ -103,7 +109,7 @@ def _bridge(service_subnet: str, pod_subnet: str) -> Fragment:
     )
     w.flow(t.CONNTRACK_COMMIT, t.MISS, match(), Goto(t.after(t.CONNTRACK_COMMIT)))
     w.flow(t.SNAT, t.MISS, match(), Goto(t.after(t.SNAT)))
-    w.flow(t.OUTPUT, t.NORMAL, match("ip", nw_src=HAIRPIN_IP), ForgetInPort(), OutputField(f.OUT_PORT))
+    w.flow(t.OUTPUT, t.NORMAL, match(Hairpin=1), ForgetInPort(), OutputField(f.OUT_PORT))
     w.flow(t.OUTPUT, t.LOW, match(), OutputField(f.OUT_PORT))
     for reason in f.DROP_REASON.values:
         w.flow(t.DROP, t.NORMAL, match(DropReason=reason))

@@ -43,9 +43,14 @@ def _pod(pod: Pod, gateway_mac: int) -> Fragment:
         t.SNAT,
         t.NORMAL,
         match("ip", ct_state="+new+trk", **itself),
+        Set(f.HAIRPIN, 1),
         Ct(SNAT_ZONE, t.after(t.SNAT), commit=True, nat=hide),
     )
     w.flow(
-        t.SNAT, t.NORMAL, match("ip", ct_state="-new+est-rpl+trk", **itself), Ct(SNAT_ZONE, t.after(t.SNAT), nat=Nat())
+        t.SNAT,
+        t.NORMAL,
+        match("ip", ct_state="-new+est-rpl+trk", **itself),
+        Set(f.HAIRPIN, 1),
+        Ct(SNAT_ZONE, t.after(t.SNAT), nat=Nat()),
     )
     return w.fragment()

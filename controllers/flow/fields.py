@@ -144,6 +144,7 @@ PKT_SOURCE = _register(
     "where the packet entered the bridge",
     {FROM_POD: "Pod", FROM_GATEWAY: "Gateway", FROM_TUNNEL: "Tunnel", FROM_UPLINK: "Uplink"},
 )
+HAIRPIN = _register("Hairpin", 0, (4, 4), (10, 90), "the packet leaves by the port it came from")
 OUT_PORT = _register("OutPort", 1, (0, 31), (40, 90), "OpenFlow port the packet will leave by")
 DROP_SPOOF, DROP_INVALID, DROP_ARP, DROP_NO_ROUTE = 1, 2, 3, 4
 DROP_REASON = _register(
@@ -160,7 +161,7 @@ DROP_REASON = _register(
     },
 )
 SWAP = _register("Swap", 3, (0, 31), (8, 8), "an ARP request's target address while the two change places")
-REGISTERS: tuple[Register, ...] = (PKT_SOURCE, OUT_PORT, DROP_REASON, SWAP)
+REGISTERS: tuple[Register, ...] = (PKT_SOURCE, HAIRPIN, OUT_PORT, DROP_REASON, SWAP)
 
 
 class RegisterOverlap(Exception):
