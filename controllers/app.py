@@ -176,7 +176,9 @@ class Mininetes(app_manager.RyuApp):
     def _owners(self, message: dict[str, Any]) -> Any:
         program = self.bridges[tuple(message["bridge"])].wanted
         return {
-            f"{x.cookie:#x}": [x.feature, x.owner, x.source] for fragment in program.values() for x in fragment.flows
+            f"{x.cookie:#x}": [x.feature, x.owner, x.source, x.text()]
+            for fragment in program.values()
+            for x in fragment.flows
         }
 
 

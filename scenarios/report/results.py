@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scenarios import report
 from scenarios.measure.stats import RepeatSummary, Spread, Summary
+from scenarios.report import tables as report
 from topo.cluster.errors import InputError
 
 if TYPE_CHECKING:

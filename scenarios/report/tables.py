@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from scenarios.results import Measurement, Result
+    from scenarios.report.results import Measurement, Result
 
 BASELINE = "baseline"  # the path of the measurements that the others are compared with
 NONE = "-"

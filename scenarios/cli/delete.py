@@ -1,0 +1,62 @@
+"""mininetes delete: removes objects from a running lab, by name or by manifest."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from scenarios.cli import Command
+from scenarios.cli.common import json_option, lab_option, print_json
+from scenarios.lab.socket import ask
+from topo import manifests
+from topo.cluster.errors import InputError
+
+_KINDS = {
+    kind.lower(): kind
+    for kind in ("Namespace", "Node", "Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Service")
+    + ("EndpointSlice",)
+}
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    lab_option(parser)
+    json_option(parser)
+    parser.add_argument(
+        "what", nargs="*", metavar="KIND NAME", help="as in: pod frontend-0, or pod/frontend-0 node/worker"
+    )
+    parser.add_argument("-f", dest="files", type=Path, action="append", metavar="FILE", help="everything in a manifest")
+    parser.add_argument("-n", "--namespace", default="default", help="of the named objects (default: %(default)s)")
+
+
+def _run(arguments: Namespace) -> int:
+    if arguments.files:
+        found = manifests.load(arguments.files).objects
+        keys = [[o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]] for o in found]
+    else:
+        keys = [[*pair[:1], arguments.namespace, *pair[1:]] for pair in _pairs(arguments.what)]
+    done = ask(arguments.lab, {"verb": "delete", "keys": keys})
+    if arguments.json:
+        print_json(done)
+    else:
+        for one in done:
+            print(f"{one['kind'].lower()}/{one['name']} {one['outcome']}")
+    return 0
+
+
+def _pairs(words: list[str]) -> list[tuple[str, str]]:
+    if words and all("/" in word for word in words):
+        split = [word.split("/", 1) for word in words]
+    elif len(words) >= 2:
+        split = [[words[0], name] for name in words[1:]]
+    else:
+        raise InputError("delete", "names no object", "KIND NAME, KIND/NAME or -f FILE")
+    out = []
+    for kind, name in split:
+        known = _KINDS.get(kind.lower()) or _KINDS.get(kind.lower().removesuffix("s"))
+        if known is None:
+            raise InputError(f"delete {kind}", "unknown kind", f"one of: {', '.join(_KINDS)}")
+        out.append((known, name))
+    return out
+
+
+COMMAND = Command("delete", "remove objects from a running lab", "mininetes delete node worker2", _arguments, _run)

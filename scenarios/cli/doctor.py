@@ -1,0 +1,33 @@
+"""mininetes doctor: what this machine has and lacks, and what to do about it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+
+from rich.markup import escape
+
+from scenarios.cli import Command
+from scenarios.cli.common import console, json_option, print_json, table
+from topo import platform
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    json_option(parser)
+
+
+def _run(arguments: Namespace) -> int:
+    found = platform.findings()
+    if arguments.json:
+        print_json([asdict(one) for one in found])
+    else:
+        shown = table("", "part", "there", "detail", "needed for", "if it is missing")
+        for one in found:
+            mark = "[green]yes[/]" if one.there else "[red]no[/]"
+            shown.add_row(one.part, mark, escape(one.detail), one.needed, "" if one.there else escape(one.remedy))
+        console().print(shown)
+    platform.require()
+    return 0
+
+
+COMMAND = Command("doctor", "say what this machine has and lacks for labs", "mininetes doctor", _arguments, _run)

@@ -1,0 +1,68 @@
+"""mininetes status: a lab's nodes, pods, Services and warnings."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from scenarios.cli import Command
+from scenarios.cli.common import console, json_option, lab_option, print_json, table
+from scenarios.lab.socket import ask
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    lab_option(parser)
+    json_option(parser)
+
+
+def _run(arguments: Namespace) -> int:
+    status = ask(arguments.lab, {"verb": "status"})
+    if arguments.json:
+        print_json(status)
+    else:
+        show(status, console())
+    return 0
+
+
+def show(status: dict[str, Any], out: Console) -> None:
+    """Print a status for people."""
+    fabric = status["fabric"]
+    out.print(
+        f"lab [bold]{escape(status['lab'])}[/]: CNI {escape(status['cni'])}, proxy mode {escape(status['proxy'])}, "
+        f"{status['datapath']} datapath, {fabric['shape']} fabric of {len(fabric['switches'])} switches"
+    )
+    nodes = table("nodes", "name", "address", "pod CIDR", "pods", "attached to")
+    for node in status["nodes"]:
+        nodes.add_row(node["name"], node["ip"], node["podCIDR"], str(node["pods"]), node["attached"])
+    pods = table("pods", "namespace", "name", "node", "address", "state")
+    for pod in status["pods"]:
+        state = pod["phase"] if pod["ready"] or pod["phase"] != "Running" else "Running, not ready"
+        pods.add_row(pod["namespace"], pod["name"], pod["node"], pod["ip"], state)
+    services = table("services", "namespace", "name", "type", "cluster IP", "ports", "ready endpoints")
+    for service in status["services"]:
+        ends = ", ".join(service["endpoints"]) or "none"
+        services.add_row(
+            service["namespace"],
+            service["name"],
+            service["type"],
+            service["clusterIP"],
+            " ".join(service["ports"]),
+            ends,
+        )
+    for one in (nodes, pods, services):
+        if one.row_count:
+            out.print()
+            out.print(one)
+    for title in ("notes", "warnings", "waiting"):
+        for text in status[title]:
+            out.print(f"{title.rstrip('s')}: {escape(text)}")
+    for text in status["controller"]["errors"]:
+        out.print(f"controller: {escape(text)}")
+
+
+COMMAND = Command(
+    "status", "show a lab's nodes, pods, Services and warnings", "mininetes status --json", _arguments, _run
+)

@@ -1,0 +1,100 @@
+"""mininetes up: builds a lab, keeps it, and opens Mininet's command line in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from scenarios.cli import Command
+from scenarios.cli.common import build_options, configure, console, json_option, print_json, progress, read
+from scenarios.cli.status import show
+from scenarios.lab import assemble, session, verbs
+from topo.lab import Lab
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("files", type=Path, nargs="*", metavar="LAB-OR-MANIFEST", help="a lab file, manifests, folders")
+    parser.add_argument("--detach", "-d", action="store_true", help="return once it is ready, instead of a shell")
+    build_options(parser)
+    json_option(parser)
+
+
+def _run(arguments: Namespace) -> int:
+    config, objects, ignored = read(arguments.files)
+    config = configure(arguments, config)
+    plan = session.plan(config, choices(arguments), objects)
+    for text in ignored:
+        print(f"ignored: {text}", file=sys.stderr)
+    if arguments.detach:
+        return _detached(plan, arguments)
+    with progress(arguments.json) as tell:
+        # The spinner must not run on when the shell has the terminal, so the work ends it.
+        return session.run(plan, lambda lab: _shell(lab, arguments, tell), tell)
+
+
+def choices(arguments: Namespace) -> assemble.Choices:
+    """The options that are not configuration."""
+    apps = tuple(arguments.controller or (assemble.OURS,))
+    return assemble.Choices(apps, tuple(arguments.plugins), arguments.datapath, arguments.seed)
+
+
+def _shell(lab: Lab, arguments: Namespace, tell: object) -> int:
+    from mininet.cli import CLI
+
+    status = getattr(tell, "__self__", None)
+    if status is not None:
+        status.stop()
+    _report(lab, arguments.json)
+    CLI(lab.mininet)
+    return 0
+
+
+def _report(lab: Lab, as_json: bool) -> None:
+    if as_json:
+        print_json(verbs.status(lab))
+    else:
+        show(verbs.status(lab), console())
+    sys.stdout.flush()
+
+
+def _detached(plan: session.Plan, arguments: Namespace) -> int:
+    """Run the lab in a process of its own; this one leaves when the lab is ready or has failed."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write_end)
+        with os.fdopen(read_end) as pipe:
+            ready = pipe.readline().strip() == "ready"
+        return 0 if ready else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.close(read_end)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+
+    def keep(lab: Lab) -> int:
+        _report(lab, arguments.json)
+        os.write(write_end, b"ready\n")
+        os.close(write_end)
+        for stream in (1, 2):
+            os.dup2(null, stream)
+        while True:
+            signal.pause()
+
+    status = 1
+    try:
+        with progress(arguments.json) as tell:
+            status = session.run(plan, keep, tell)
+    finally:
+        os._exit(status)
+
+
+COMMAND = Command(
+    "up",
+    "build a lab and keep it running, with Mininet's command line in it",
+    "mininetes up lab.yaml manifests/ --cni calico",
+    _arguments,
+    _run,
+)

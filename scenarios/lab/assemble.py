@@ -1,0 +1,67 @@
+"""Puts a lab together: the chosen CNI and proxy mode, the controller's command line, the datapath."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from controllers import cni as cnis
+from controllers import proxy as proxies
+from controllers.flow.tables import PIPELINES
+from controllers.registry import choose, discover
+from topo import fabric, platform
+from topo.cluster.errors import InputError
+from topo.config import LabConfig
+from topo.lab import Parts
+
+OURS = "mininetes"
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a user may choose besides the lab's configuration.
+
+    controllers: "mininetes" or files with Ryu applications; plugins: folders; datapath: auto, netdev or system.
+    """
+
+    controllers: tuple[str, ...] = (OURS,)
+    plugins: tuple[Path, ...] = ()
+    datapath: str = "auto"
+    seed: int = 0
+
+
+def parts(config: LabConfig, choices: Choices) -> Parts:
+    """Everything the lab needs to know of the controllers. Raises InputError for names that there are not."""
+    cni = choose(discover(cnis, "CNI", choices.plugins), config.cni, "CNI", "--cni or mininetes.cni")
+    modes = discover(proxies, "PROXY", choices.plugins)
+    choose(modes, config.proxy_mode, "proxy mode", "--proxy or networking.kubeProxyMode")
+    if config.proxy_options:
+        option = next(iter(config.proxy_options))
+        raise InputError(f"mininetes.proxy.{option}", f"proxy mode {config.proxy_mode} has no such option", "none")
+    for app in choices.controllers:
+        if app != OURS and not Path(app).is_file():
+            raise InputError(f"--controller {app}", "no such file", f"{OURS!r} or a file with a Ryu application")
+    command = [sys.executable, "-m", "controllers"]
+    for app in choices.controllers:
+        command += ["--controller", app if app == OURS else str(Path(app).resolve())]
+    for folder in choices.plugins:
+        command += ["--plugins", str(folder.resolve())]
+    return Parts(
+        network=cni.plan(fabric.mtu(config.fabric), config.cni_options),
+        controller=command,
+        confirms=OURS in choices.controllers,
+        tables={bridge: tuple((t.number, t.name) for t in tables) for bridge, tables in PIPELINES.items()},
+        datapath=platform.choose_datapath(choices.datapath),
+        seed=choices.seed,
+    )
+
+
+def names(plugins: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """What can be chosen, with a line on each."""
+    found = discover(cnis, "CNI", plugins)
+    return {
+        "cni": {n: f"{c.traits.description}; encapsulation {c.traits.encapsulation}" for n, c in found.items()},
+        "proxy": {n: p.description for n, p in discover(proxies, "PROXY", plugins).items()},
+    }

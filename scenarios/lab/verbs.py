@@ -1,0 +1,279 @@
+"""What a running lab can be asked to do, one function a verb; each returns plain data for people and programs."""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+from scenarios.lab import flows
+from scenarios.lab.socket import LabError
+from topo import admission
+from topo.cluster.errors import InputError
+from topo.cluster.store import CLUSTER_SCOPED, Object
+from topo.config import NodeConfig
+from topo.control.workloads import is_ending, is_ready
+from topo.lab import Lab
+from topo.pods import Sandbox
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A verb's arguments; fds came with it, connection tells when the caller goes away."""
+
+    lab: Lab
+    values: Mapping[str, Any]
+    fds: Sequence[int]
+    connection: socket.socket
+
+
+def apply_objects(lab: Lab, objects: Sequence[Object]) -> list[dict[str, str]]:
+    """Store objects, all or (if one is refused) none. A Node that is new is built. Raises InputError."""
+    taken = {
+        s["spec"]["clusterIP"]: f"{s['metadata']['namespace']}/{s['metadata']['name']}"
+        for s in lab.store.list("Service")
+        if s["spec"].get("clusterIP") not in (None, "", "None")
+    }
+    admission.check(objects, lab.nodes, lab.config.service_subnet, taken)
+    done = []
+    for thing in objects:
+        outcome, _ = lab.store.apply(thing)
+        name = thing["metadata"]["name"]
+        if thing["kind"] == "Node" and name not in lab.nodes:
+            lab.add_node(NodeConfig(name, labels=thing["metadata"].get("labels") or {}))
+        done.append({"kind": thing["kind"], "name": name, "outcome": outcome})
+    return done
+
+
+def _apply(request: Request) -> Any:
+    done = apply_objects(request.lab, request.values["objects"])
+    if request.values.get("wait"):
+        request.lab.wait_ready(float(request.values["wait"]))
+    return done
+
+
+def _delete(request: Request) -> Any:
+    lab, done = request.lab, []
+    for kind, namespace, name in request.values["keys"]:
+        namespace = "" if kind in CLUSTER_SCOPED else namespace
+        if lab.store.get(kind, namespace, name) is None:
+            there = ", ".join(t["metadata"]["name"] for t in lab.store.list(kind)) or "none"
+            raise InputError(f"{kind} {name}", "there is no such object", f"one of: {there}")
+        if kind == "Node":
+            lab.remove_node(name)
+        elif kind == "Pod":
+            lab.store.mark_deleted(kind, namespace, name)
+        else:
+            lab.store.delete(kind, namespace, name)
+        done.append({"kind": kind, "name": name, "outcome": "deleted"})
+    return done
+
+
+def _status(request: Request) -> Any:
+    return status(request.lab)
+
+
+def status(lab: Lab) -> dict[str, Any]:
+    """Nodes, pods, Services, warnings: what `mininetes status` shows."""
+    return {
+        "lab": lab.config.name,
+        "cni": lab.config.cni,
+        "proxy": lab.config.proxy_mode,
+        "datapath": lab.parts.datapath,
+        "fabric": {"shape": lab.config.fabric.shape, "switches": list(lab.switches), "links": link_names(lab)},
+        "nodes": [
+            {
+                "name": n.name,
+                "ip": str(n.ip),
+                "podCIDR": str(n.pod_cidr),
+                "pods": sum(s.node is n for s in list(lab.kubelet.sandboxes.values())),
+                "attached": f"{n.attachment.switch} eth{n.attachment.port}",
+            }
+            for n in lab.nodes.values()
+        ],
+        "pods": [_pod(p) for p in lab.store.list("Pod")],
+        "services": [_service(lab, s) for s in lab.store.list("Service")],
+        "warnings": [
+            f"{e['involvedObject']['kind']} {e['involvedObject']['name']}: {e['message']}"
+            for e in lab.store.list("Event")
+            if e["type"] == "Warning"
+        ],
+        "notes": [
+            f"{e['involvedObject']['kind']} {e['involvedObject']['name']}: {e['message']}"
+            for e in lab.store.list("Event")
+            if e["type"] == "Normal"
+        ],
+        "waiting": lab.waiting_for(),
+        "controller": {
+            "pid": lab.controller.process.pid if lab.controller.process else None,
+            "errors": lab.controller.errors(),
+        },
+    }
+
+
+def _pod(pod: Object) -> dict[str, Any]:
+    state = pod.get("status", {})
+    return {
+        "namespace": pod["metadata"]["namespace"],
+        "name": pod["metadata"]["name"],
+        "node": pod["spec"].get("nodeName", ""),
+        "ip": state.get("podIP", ""),
+        "phase": "Terminating" if is_ending(pod) else state.get("phase", "Pending"),
+        "ready": is_ready(pod),
+    }
+
+
+def _service(lab: Lab, service: Object) -> dict[str, Any]:
+    meta, spec = service["metadata"], service["spec"]
+    label = {"kubernetes.io/service-name": meta["name"]}
+    slices = [
+        s
+        for s in lab.store.list("EndpointSlice", meta["namespace"])
+        if label.items() <= s["metadata"]["labels"].items()
+    ]
+    ready = {e["addresses"][0] for s in slices for e in s["endpoints"] if e.get("conditions", {}).get("ready", True)}
+    return {
+        "namespace": meta["namespace"],
+        "name": meta["name"],
+        "type": spec.get("type", "ClusterIP"),
+        "clusterIP": spec.get("clusterIP", ""),
+        "ports": [f"{p['port']}/{p.get('protocol', 'TCP')}" for p in spec.get("ports") or ()],
+        "endpoints": sorted(ready, key=IPv4Address),
+    }
+
+
+def sandbox(lab: Lab, name: str) -> Sandbox:
+    """A pod by NAME, NAMESPACE/NAME, or the only one whose name begins so. Raises InputError."""
+    there = list(lab.kubelet.sandboxes.values())
+    full = name if "/" in name else f"default/{name}"
+    found = [s for s in there if s.key == full] or [s for s in there if s.key.startswith(f"{full}-")]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(s.key for s in (found or there)) or "none"
+    problem = f"{len(found)} pods are named so" if found else "there is no such pod"
+    raise InputError(f"pod {name}", problem, f"one of: {known}")
+
+
+def _exec(request: Request) -> Any:
+    """Run a program in a pod or on a node, on the caller's own standard streams."""
+    lab, name = request.lab, request.values["target"]
+    if name in lab.nodes:
+        pid = lab.nodes[name].machine.pid
+    else:
+        pid = lab.switches[name].pid if name in lab.switches else sandbox(lab, name).pid
+    return _attached(request, pid, request.values["command"])
+
+
+def _capture(request: Request) -> Any:
+    """tcpdump on an interface, its file written to the descriptor that came along."""
+    name, interface = place_of_link(request.lab, request.values["link"])
+    host = request.lab.mininet.nameToNode[name]
+    count = request.values.get("count")
+    command = ["tcpdump", "-i", interface, "-U", "-w", "-", *(["-c", str(count)] if count else [])]
+    return _attached(request, host.pid, command + request.values.get("filter", []))
+
+
+def _attached(request: Request, pid: int, command: Sequence[str]) -> dict[str, int]:
+    """Run until it ends, or until the caller goes away."""
+    stdin, stdout, stderr = request.fds
+    try:
+        process = subprocess.Popen(
+            ["mnexec", "-a", str(pid), *command], stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+        )
+    except OSError as error:
+        raise LabError(f"cannot run {command[0]}: {error.strerror}", 127) from error
+    while process.poll() is None:
+        if select.select([request.connection], [], [], 0.01)[0]:
+            process.terminate()
+            return {"status": process.wait()}
+    return {"status": process.returncode if process.returncode >= 0 else 128 - process.returncode}
+
+
+def link_names(lab: Lab) -> list[str]:
+    """NODE:INTERFACE--NODE:INTERFACE of every link, pods' included."""
+    return [f"{x.intf1.node.name}:{x.intf1.name}--{x.intf2.node.name}:{x.intf2.name}" for x in lab.mininet.links]
+
+
+def place_of_link(lab: Lab, text: str) -> tuple[str, str]:
+    """(machine, interface) from "A--B" (A's end), "MACHINE:INTERFACE", or a pod's name. Raises InputError."""
+    machine, _, interface = text.partition(":")
+    if machine in lab.mininet.nameToNode and interface:
+        return machine, interface
+    one, _, two = text.partition("--")
+    for link in lab.mininet.links:
+        ends = [(link.intf1.node.name, link.intf1.name), (link.intf2.node.name, link.intf2.name)]
+        for (a, a_port), (b, _) in (ends, ends[::-1]):
+            if (one, two) == (a, b):
+                return a, a_port
+    if "--" not in text:
+        return sandbox(lab, text).host.name, "eth0"
+    known = ", ".join(link_names(lab)[:8])
+    raise InputError(f"link {text}", "there is no such link", f"A--B, MACHINE:INTERFACE or a pod; links: {known}, ...")
+
+
+def _flows(request: Request) -> Any:
+    values = request.values
+    return flows.listing(request.lab, values["node"], values.get("bridge"), values.get("table"))
+
+
+def _flow_diff(request: Request) -> Any:
+    return flows.last_change(request.lab, request.values["node"], request.values.get("bridge"))
+
+
+def _controller(request: Request) -> Any:
+    lab, action = request.lab, request.values["action"]
+    began = time.monotonic()
+    if action in ("restart", "stop"):
+        lab.controller.stop()
+    if action in ("restart", "start"):
+        if lab.controller.process is not None:
+            raise InputError("controller start", "it runs already", "controller restart")
+        lab.controller.start()
+        lab.controller.wait_listening()
+        lab.confirm()
+    pid = lab.controller.process.pid if lab.controller.process else None
+    return {"action": action, "pid": pid, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _get(request: Request) -> Any:
+    return request.lab.store.list(request.values["kind"])
+
+
+def _restart_switch(request: Request) -> Any:
+    """Crash and restart a node's vswitchd: what a switch failure does to it."""
+    lab, name = request.lab, request.values["node"]
+    if name not in lab.nodes and name not in lab.switches:
+        raise InputError(
+            f"node {name}", "there is no such machine", f"one of: {', '.join([*lab.nodes, *lab.switches])}"
+        )
+    machine = lab.nodes[name].machine if name in lab.nodes else lab.switches[name]
+    began = time.monotonic()
+    machine.switch.restart_switch()
+    lab.confirm()
+    return {"node": name, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _wait(request: Request) -> Any:
+    began = time.monotonic()
+    request.lab.wait_ready(float(request.values["timeout"]))
+    return {"seconds": round(time.monotonic() - began, 3)}
+
+
+VERBS: Mapping[str, Callable[[Request], Any]] = {
+    "apply": _apply,
+    "delete": _delete,
+    "status": _status,
+    "exec": _exec,
+    "capture": _capture,
+    "flows": _flows,
+    "flow-diff": _flow_diff,
+    "controller": _controller,
+    "get": _get,
+    "restart-switch": _restart_switch,
+    "wait": _wait,
+}

@@ -1,0 +1,1 @@
+"""Measuring between two places of a lab: latencies, throughput, loss, CPU and memory."""

@@ -1,0 +1,1 @@
+"""Results: their model and files, and their tables as text."""

@@ -1,0 +1,81 @@
+"""What the cluster itself must refuse before an object is stored: what depends on the lab, not on the object alone."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from topo.cluster.errors import InputError
+from topo.cluster.store import Object
+from topo.cluster.wiring import COMMAND
+
+_TEMPLATED = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job")
+
+
+def check(objects: Iterable[Object], nodes: Iterable[str], services: IPv4Network, taken: Mapping[str, str]) -> None:
+    """Raise InputError for the first object the lab cannot take.
+
+    nodes: names of the lab's nodes; taken: ClusterIP -> "namespace/name" of the Services there are.
+    """
+    objects = list(objects)
+    known = {*nodes, *(o["metadata"]["name"] for o in objects if o["kind"] == "Node")}
+    addresses = dict(taken)
+    for thing in objects:
+        if thing["kind"] == "Service":
+            _service(thing, services, addresses)
+        elif thing["kind"] == "Pod":
+            _pod(thing, _where(thing), known)
+        elif thing["kind"] in _TEMPLATED:
+            template = thing["spec"]["template"]
+            _pod(template, f"{_where(thing)}: spec.template", known)
+
+
+def _where(thing: Object) -> str:
+    meta = thing["metadata"]
+    return f"{thing['kind']} {meta.get('namespace', 'default')}/{meta['name']}"
+
+
+def _service(service: Object, network: IPv4Network, taken: dict[str, str]) -> None:
+    address = service["spec"].get("clusterIP")
+    if not address or address == "None":
+        return
+    where, name = f"{_where(service)}: spec.clusterIP", _where(service).partition(" ")[2]
+    inside = IPv4Address(address) in network
+    if not inside or IPv4Address(address) in (network.network_address, network.broadcast_address):
+        raise InputError(where, f"{address} is no address of the Service subnet", f"one of {network}")
+    if taken.setdefault(address, name) != name:
+        raise InputError(where, f"{address} belongs to Service {taken[address]}", "another address, or none")
+
+
+def _pod(pod: Mapping[str, Any], where: str, nodes: set[str]) -> None:
+    spec, meta = pod["spec"], pod.get("metadata") or {}
+    wanted = spec.get("nodeName")
+    if wanted is not None and wanted not in nodes:
+        raise InputError(
+            f"{where}: spec.nodeName", f"there is no node {wanted!r}", f"one of: {', '.join(sorted(nodes))}"
+        )
+    containers = {c["name"] for c in spec["containers"]}
+    for key, line in (meta.get("annotations") or {}).items():
+        name, _, container = key.partition(f"{COMMAND}.")
+        if key != COMMAND and not (name == "" and container):
+            continue
+        place = f"{where}: metadata.annotations[{key}]"
+        if container and container not in containers:
+            raise InputError(place, f"there is no container {container!r}", f"one of: {', '.join(sorted(containers))}")
+        _command(line, place)
+
+
+def _command(line: str, where: str) -> None:
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise InputError(
+            where, f"{line!r} cannot be split into words ({error})", "a program and its arguments"
+        ) from error
+    if not words:
+        raise InputError(where, "is empty", "a program and its arguments")
+    if shutil.which(words[0]) is None:
+        raise InputError(where, f"the program {words[0]!r} is not installed here", "a program of this machine")
