@@ -33,6 +33,21 @@ def check(objects: Iterable[Object], nodes: Iterable[str], services: IPv4Network
             _pod(template, f"{_where(thing)}: spec.template", known)
 
 
+def check_change(old: Object | None, new: Object) -> None:
+    """Raise InputError for a change that Kubernetes does not allow: a workload's selector, a Service's address."""
+    if old is None:
+        return
+    if (
+        new["kind"] in _TEMPLATED
+        and "selector" in new["spec"]
+        and old["spec"].get("selector") != new["spec"]["selector"]
+    ):
+        raise InputError(f"{_where(new)}: spec.selector", "cannot be changed", "the old selector, or delete it first")
+    address = new["spec"].get("clusterIP") if new["kind"] == "Service" else None
+    if address and old["spec"].get("clusterIP") not in (None, "", address):
+        raise InputError(f"{_where(new)}: spec.clusterIP", "cannot be changed", old["spec"]["clusterIP"])
+
+
 def _where(thing: Object) -> str:
     meta = thing["metadata"]
     return f"{thing['kind']} {meta.get('namespace', 'default')}/{meta['name']}"

@@ -175,7 +175,7 @@ class _Reader:
         if "shape" in given:
             out["shape"] = self.text((*path, "shape"), given["shape"])
         link = self.link((*path, "link"), given.get("link"), LinkConfig())
-        links = self.mapping((*path, "links"), given.get("links"), None)
+        links = self.mapping((*path, "links"), given.get("links"), None, keep_null=True)
         each = {name: self.link((*path, "links", name), own, link) for name, own in links.items()}
         return FabricConfig(**out, link=link, links=each)
 

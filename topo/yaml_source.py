@@ -79,7 +79,7 @@ def field_path(path: Iterable[str | int]) -> str:
 def nearest(word: str, known: Iterable[str]) -> str:
     """What somebody who wrote `word` may have meant, for an error's "expected"."""
     names = sorted(known)
-    close = difflib.get_close_matches(word[:100], names, cutoff=0.7)
+    close = difflib.get_close_matches(word[:100], names)
     some = close or names[:15]
     return " or ".join(some) if close else f"one of {', '.join(some)}{', ...' if len(names) > len(some) else ''}"
 
@@ -126,9 +126,9 @@ def read_documents(text: str, name: str) -> list[Document]:
             else:
                 builder.take(event, line)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else line
-        rest = text.splitlines()[line - 1 : line]
-        tab = bool(rest) and "\t" in rest[0][: len(rest[0]) - len(rest[0].lstrip())]
+        lines = text.rstrip("\n").split("\n")  # the parser may place an error after the last one
+        line = min(error.problem_mark.line + 1 if error.problem_mark else line, len(lines))
+        tab = "\t" in lines[line - 1][: len(lines[line - 1]) - len(lines[line - 1].lstrip())]
         problem = ": ".join(part for part in (error.context, error.problem) if part)
         raise builder.fail(line, problem, "spaces, no tabs, as indentation" if tab else "YAML") from error
     except (yaml.YAMLError, UnicodeError) as error:

@@ -19,11 +19,11 @@ def _arguments(parser: ArgumentParser) -> None:
         "-w", dest="file", metavar="FILE.pcap", required=True, help="where to write; - for standard output"
     )
     parser.add_argument("-c", dest="count", type=int, metavar="N", help="stop after N packets (else: Ctrl-C)")
-    parser.add_argument("filter", nargs="*", metavar="FILTER", help="a pcap-filter(7) expression")
+    parser.add_argument("--filter", default="", metavar="EXPRESSION", help="pcap-filter(7), as in 'udp port 8472'")
 
 
 def _run(arguments: Namespace) -> int:
-    request = {"verb": "capture", "link": arguments.link, "count": arguments.count, "filter": arguments.filter}
+    request = {"verb": "capture", "link": arguments.link, "count": arguments.count, "filter": arguments.filter.split()}
     if arguments.file == "-":
         return int(ask(arguments.lab, request, fds=(0, 1, 2))["status"])
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
@@ -12,6 +13,7 @@ from scenarios.cli import Command
 from scenarios.cli.common import build_options, configure, console, json_option, print_json, progress, read
 from scenarios.cli.status import show
 from scenarios.lab import assemble, session, verbs
+from topo.cluster.errors import UserError
 from topo.lab import Lab
 
 
@@ -61,34 +63,48 @@ def _report(lab: Lab, as_json: bool) -> None:
 
 
 def _detached(plan: session.Plan, arguments: Namespace) -> int:
-    """Run the lab in a process of its own; this one leaves when the lab is ready or has failed."""
-    read_end, write_end = os.pipe()
+    """Run the lab in a process of its own; this one passes on what it says until the lab is ready or has failed."""
+    said, says = os.pipe()
+    done, tells = os.pipe()
     child = os.fork()
     if child:
-        os.close(write_end)
-        with os.fdopen(read_end) as pipe:
-            ready = pipe.readline().strip() == "ready"
+        os.close(says)
+        os.close(tells)
+        ready = _pass_on(said, done)
         return 0 if ready else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    os.close(read_end)
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
+    for stream, target in ((0, null), (1, says), (2, says)):
+        os.dup2(target, stream)
+    for fd in (said, done, says):
+        os.close(fd)
 
     def keep(lab: Lab) -> int:
         _report(lab, arguments.json)
-        os.write(write_end, b"ready\n")
-        os.close(write_end)
         for stream in (1, 2):
             os.dup2(null, stream)
+        os.write(tells, b"ready")
+        os.close(tells)
         while True:
             signal.pause()
 
     status = 1
     try:
-        with progress(arguments.json) as tell:
-            status = session.run(plan, keep, tell)
+        status = session.run(plan, keep, lambda _: None)
+    except UserError as error:
+        print(f"mininetes: {error}", file=sys.stderr)
+        status = 2
     finally:
         os._exit(status)
+
+
+def _pass_on(said: int, done: int) -> bool:
+    """Copy what comes from `said` to standard output until `done` speaks (true) or ends (false)."""
+    while True:
+        if said in select.select([said, done], [], [])[0] and (data := os.read(said, 65536)):
+            os.write(1, data)
+        else:
+            return bool(os.read(done, 16))
 
 
 COMMAND = Command(

@@ -15,7 +15,7 @@ from scenarios.lab import flows
 from scenarios.lab.socket import LabError
 from topo import admission
 from topo.cluster.errors import InputError
-from topo.cluster.store import CLUSTER_SCOPED, Object
+from topo.cluster.store import CLUSTER_SCOPED, Object, key_of
 from topo.config import NodeConfig
 from topo.control.workloads import is_ending, is_ready
 from topo.lab import Lab
@@ -40,6 +40,8 @@ def apply_objects(lab: Lab, objects: Sequence[Object]) -> list[dict[str, str]]:
         if s["spec"].get("clusterIP") not in (None, "", "None")
     }
     admission.check(objects, lab.nodes, lab.config.service_subnet, taken)
+    for thing in objects:
+        admission.check_change(lab.store.get(*key_of(thing)), thing)
     done = []
     for thing in objects:
         outcome, _ = lab.store.apply(thing)

@@ -70,11 +70,11 @@ class ControlLoop:
         elif kind == "Pod":
             namespace = thing["metadata"]["namespace"]
             self._services |= {key_of(s) for s in self.store.list("Service", namespace) if s["spec"].get("selector")}
-            self._workloads |= {(r["kind"], namespace, r["name"]) for r in _owners(thing)}
+            self._workloads |= self._owner_keys(thing)
             self._schedule = self._schedule or gone or "nodeName" not in thing["spec"]
         elif kind in workloads.WORKLOADS:
             self._workloads.add(key_of(thing))
-            self._workloads |= {(r["kind"], thing["metadata"]["namespace"], r["name"]) for r in _owners(thing)}
+            self._workloads |= self._owner_keys(thing)
             if gone:
                 self._orphans(thing)
         elif kind == "Node":
@@ -82,6 +82,15 @@ class ControlLoop:
             self._workloads |= {key_of(d) for d in self.store.list("DaemonSet")}
             if gone:
                 self._lost_node(thing["metadata"]["name"])
+
+    def _owner_keys(self, thing: Object) -> set[Key]:
+        """Its owners and theirs: a Deployment rolls on when a pod of its ReplicaSet becomes ready."""
+        found: set[Key] = set()
+        for reference in _owners(thing):
+            key = reference["kind"], thing["metadata"]["namespace"], reference["name"]
+            owner = self.store.get(*key)
+            found |= {key} | (self._owner_keys(owner) if owner else set())
+        return found
 
     def _orphans(self, owner: Object) -> None:
         """Garbage collection: what a deleted workload owned goes too."""

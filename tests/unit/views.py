@@ -1,0 +1,100 @@
+"""The small fixed cluster and fabric that tests of flows compile: three nodes of which one is not ready, two leaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Network
+
+from controllers import cni as cnis
+from controllers import proxy as proxies
+from controllers.cni import Cni
+from controllers.flow.fields import ip_number, mac_number
+from controllers.proxy import Proxy
+from controllers.registry import discover
+from controllers.state import FabricView, Lab, Node, NodeView, Pod, ServicePort, Switch
+
+POD_SUBNET, SERVICE_SUBNET = "10.244.0.0/16", "10.96.0.0/16"
+CNIS = discover(cnis, "CNI")
+OVS: Proxy = discover(proxies, "PROXY")["ovs"]
+
+
+def mac_of(address: str) -> int:
+    """0a:58 and the address, as the lab's builder makes MACs."""
+    return 0x0A58 << 32 | ip_number(address)
+
+
+def node(number: int, gateway_mac: str = "", ready: bool = True) -> Node:
+    """node-1 is 172.18.0.2 with pods in 10.244.1.0/24, and so on."""
+    ip, cidr = f"172.18.0.{number + 1}", IPv4Network(f"10.244.{number}.0/24")
+    gateway = mac_number(gateway_mac) if gateway_mac else mac_of(str(cidr.network_address + 1))
+    return Node(f"node-{number}", ip_number(ip), mac_of(ip), gateway, str(cidr), ready)
+
+
+def pod(name: str, ip: str, port: int) -> Pod:
+    """A pod of namespace default."""
+    return Pod(f"default/{name}", ip_number(ip), mac_of(ip), port)
+
+
+def service(group: int, key: str, protocol: str, address: str, port: int, *endpoints: str) -> ServicePort:
+    """A Service port; endpoints as 10.244.1.2:8080."""
+    pairs = (e.split(":") for e in endpoints)
+    return ServicePort(
+        f"default/{key}",
+        protocol,
+        ip_number(address),
+        port,
+        tuple(sorted((ip_number(ip), int(number)) for ip, number in pairs)),
+        group,
+    )
+
+
+A, B = pod("a", "10.244.1.2", 10), pod("b", "10.244.1.3", 11)
+C, D = pod("c", "10.244.2.2", 10), pod("d", "10.244.2.3", 11)
+PODS = {"node-1": (A, B), "node-2": (C, D), "node-3": ()}
+
+WEB = service(1, "web:http/tcp", "tcp", "10.96.0.10", 80, "10.244.1.3:8080", "10.244.2.2:8080", "10.244.2.3:8080")
+WEB_TLS = service(2, "web:https/tcp", "tcp", "10.96.0.10", 443, "10.244.2.2:8443")
+DNS = service(3, "dns:53/udp", "udp", "10.96.0.20", 53, "10.244.1.3:5353", "10.244.2.2:5353")
+NONE = service(4, "none:80/tcp", "tcp", "10.96.0.30", 80)
+SELF = service(5, "self:80/tcp", "tcp", "10.96.0.40", 80, "10.244.1.2:8080")
+SERVICES = {port.key: port for port in (WEB, WEB_TLS, DNS, NONE, SELF)}
+
+
+def cluster(cni: str) -> dict[str, NodeView]:
+    """The view of every node, by name."""
+    gateway_mac = CNIS[cni].plan(1500, {}).gateway_mac
+    lab = Lab(POD_SUBNET, SERVICE_SUBNET, cni, "ovs", 1500)
+    nodes = [node(1, gateway_mac), node(2, gateway_mac), node(3, gateway_mac, ready=False)]
+    return {
+        one.name: NodeView(lab, one, PODS[one.name], tuple(x for x in nodes if x is not one), SERVICES) for one in nodes
+    }
+
+
+def cni_of(view: NodeView) -> Cni:
+    """The CNI object of a view's lab."""
+    found: Cni = CNIS[view.lab.cni]
+    return found
+
+
+LEAF_PORTS = {1: "spine-1", 2: "spine-2"}
+SPINE_PORTS = {1: "leaf-1", 2: "leaf-2"}
+SWITCHES = {
+    "leaf-1": Switch("leaf-1", "leaf", {**LEAF_PORTS, 101: "node-1", 102: "node-3"}),
+    "leaf-2": Switch("leaf-2", "leaf", {**LEAF_PORTS, 101: "node-2"}),
+    "spine-1": Switch("spine-1", "spine", SPINE_PORTS),
+    "spine-2": Switch("spine-2", "spine", SPINE_PORTS),
+}
+
+
+def fabric(down: frozenset[tuple[str, int]] = frozenset()) -> dict[str, FabricView]:
+    """The view of every switch, by name; down: (switch, port) whose link is dead."""
+    nodes = tuple(view.node for view in cluster("flannel").values())
+    return {name: FabricView(switch, SWITCHES, nodes, down) for name, switch in SWITCHES.items()}
+
+
+def without(view: NodeView, service_key: str, endpoint: str) -> NodeView:
+    """The view after an endpoint of a Service port has gone."""
+    ip, port = endpoint.split(":")
+    old = view.services[service_key]
+    rest = tuple(e for e in old.endpoints if e != (ip_number(ip), int(port)))
+    return replace(view, services={**view.services, service_key: replace(old, endpoints=rest)})
