@@ -1,0 +1,73 @@
+# mininetes: `make help` says what there is.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SCENARIO ?= quickstart
+# What every lab and every measurement needs of the distribution (Debian 12 and 13, Ubuntu 24.04).
+PACKAGES := openvswitch-switch mininet iperf3 nftables iproute2 iputils-ping net-tools ethtool tcpdump curl \
+            kmod procps util-linux python3 python3-venv
+OPTIONS := $(if $(CNI),--cni $(CNI)) $(if $(PROXY),--proxy $(PROXY)) $(if $(NODES),--nodes $(NODES)) \
+           $(if $(DATAPATH),--datapath $(DATAPATH)) $(if $(LAB),--lab $(LAB)) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install packages scenario list test lint unit switch lab bench golden clean
+
+help: ## this list
+	@echo "mininetes: Kubernetes networking, emulated with real packets on one machine"
+	@echo
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@echo
+	@echo "  make scenario SCENARIO=name CNI=flannel|calico PROXY=ovs NODES=3 DATAPATH=netdev|system ARGS='--repeats 5'"
+
+install: packages $(VENV)/.installed ## distribution packages and the virtual environment (needs sudo once)
+
+# apt-get runs only if something is missing, so that everything else works without sudo once it is there.
+packages:
+	@missing=""; for p in $(PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" != 0 ]; then echo "not installed:$$missing. Run: sudo make install" >&2; exit 2; fi; \
+	  echo "installing$$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing \
+	    > /var/log/mininetes-apt.log 2>&1 || { tail -n 20 /var/log/mininetes-apt.log >&2; exit 1; }; \
+	fi
+
+# Ryu builds only with this setuptools and without build isolation (setup.cfg says why).
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@echo "making the virtual environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check setuptools==67.6.1 wheel
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e '.[test]'
+	@touch $@
+	@if [ -n "$$SUDO_UID" ]; then chown -R "$$SUDO_UID:$$SUDO_GID" $(VENV) *.egg-info; fi
+
+scenario: install ## run a scenario (SCENARIO=quickstart), print and save its results
+	@$(BIN)/mininetes run $(SCENARIO) $(OPTIONS)
+
+list: install ## scenarios, CNIs, proxy modes, and what this kernel can do
+	@$(BIN)/mininetes list
+
+test: install lint ## all checks and tests
+	@$(BIN)/pytest -q -n 2 --dist loadfile tests
+
+lint: install ## ruff and mypy
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy --no-error-summary
+
+unit: install ## only the tests that need no root and no switch (seconds)
+	@$(BIN)/pytest -q -n 2 tests/unit
+
+switch: install ## only the tests against one private Open vSwitch
+	@$(BIN)/pytest -q tests/switch
+
+lab: install ## only the tests with whole labs
+	@$(BIN)/pytest -q -n 2 --dist loadfile tests/lab
+
+bench: install ## benchmarks against their goals
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+golden: install ## rewrite the golden flow listings, after showing what changes
+	@MININETES_GOLDEN=write $(BIN)/pytest -q -s tests/unit/test_golden.py
+
+clean: ## remove the virtual environment and caches (not results)
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
