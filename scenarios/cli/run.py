@@ -86,6 +86,8 @@ def _work(lab: Lab, scenario: Scenario, arguments: Namespace, tell: Progress) ->
     else:
         out = console()
         out.print(tables.table(result))
+        if costs := tables.cost_table(result):
+            out.print(costs)
         out.print(f"saved in {folder}/: result.json, samples.csv, report.md, plots")
     return 0
 

@@ -25,8 +25,8 @@ LABELS = {
 }
 COLUMNS = ("Path", "Baseline", "Measured", "Ratio", "Spread of repeats", "Lost")
 LEGEND = (
-    "Latencies: p50 (p99) of one transaction. Throughput: what arrived. All are medians over the repeats; the spread "
-    "is the least and greatest repeat. Ratio: measured to baseline, which is one plain veth pair on this machine. "
+    "Latencies: p50 (p90, p99) of one transaction. Throughput: what arrived. All are medians over the repeats; the "
+    "spread is the least and greatest repeat. Ratio: measured to baseline, which is one plain veth pair on this machine. "
     "An ICMP echo is answered by the kernel; RR and CRR also wake a process at each end, which here costs more."
 )
 
@@ -56,14 +56,31 @@ def rows(result: Result) -> tuple[Row, ...]:
 
     A baseline is the first column of the other paths' rows; where it is alone, it has a row of its own.
     """
-    base = {one.name: one for one in result.measurements if one.path == BASELINE}
-    others = [one for one in result.measurements if one.path != BASELINE]
-    names = list(dict.fromkeys(one.name for one in result.measurements))
+    measured = [one for one in result.measurements if not _is_cost(one)]
+    base = {one.name: one for one in measured if one.path == BASELINE}
+    others = [one for one in measured if one.path != BASELINE]
+    names = list(dict.fromkeys(one.name for one in measured))
     found = []
     for name in names:
         paths = [one for one in others if one.name == name] or [base[name]]
         found += [_row(one, base.get(name)) for one in paths]
     return tuple(found)
+
+
+def cost_rows(result: Result) -> tuple[tuple[str, ...], ...]:
+    """What the lab itself used while each path was measured: a heading row, then a row a kind; empty if not taken."""
+    costs = [one for one in result.measurements if _is_cost(one)]
+    paths = tuple(dict.fromkeys(one.path for one in costs))
+    cells = {(one.name, one.path): _number(one.summary.p50, one.unit) for one in costs if one.summary}
+    units = {one.name: one.unit for one in costs}
+    body = tuple(
+        (f"{name} ({unit})", *(cells.get((name, path), NONE) for path in paths)) for name, unit in units.items()
+    )
+    return (("Lab's own use", *paths), *body) if body else ()
+
+
+def _is_cost(one: Measurement) -> bool:
+    return one.unit == "CPUs" or one.unit.startswith("MiB")
 
 
 def shaped(lab: Mapping[str, object]) -> bool | None:
@@ -99,6 +116,9 @@ def markdown(result: Result, plots: Sequence[str] = ()) -> str:
     for kind, group in groupby(rows(result), key=lambda row: row.kind):
         lines += ["", f"## {kind}", "", _line(COLUMNS), _line("---" for _ in COLUMNS)]
         lines += [_line(row.cells()) for row in group]
+    if costs := cost_rows(result):
+        lines += ["", "## What the lab used", "", _line(costs[0]), _line("---" for _ in costs[0])]
+        lines += [_line(row) for row in costs[1:]]
     lines += ["", LEGEND]
     lines += [text for plot in plots for text in ("", f"![{plot.removesuffix('.svg')}]({plot})")]
     if result.notes:
@@ -118,6 +138,19 @@ def table(result: Result) -> Table:
         for number, row in enumerate(group):
             shown.add_row("" if number else kind, *row.cells())
         shown.add_section()
+    return shown
+
+
+def cost_table(result: Result) -> Table | None:
+    """The costs for a terminal, if they were taken."""
+    costs = cost_rows(result)
+    if not costs:
+        return None
+    shown = Table(*costs[0], box=box.SIMPLE_HEAD)
+    for row in costs[1:]:
+        shown.add_row(*row)
+    for column in shown.columns[1:]:
+        column.justify = "right"
     return shown
 
 
@@ -145,7 +178,9 @@ def _cell(one: Measurement | None) -> str:
     if one.summary is None:
         return one.note or NONE
     middle = _number(one.summary.p50, one.unit)
-    return middle if one.unit == "bit/s" else f"{middle} ({_number(one.summary.p99, one.unit)})"
+    if one.unit == "bit/s":
+        return middle
+    return f"{middle} ({_number(one.summary.p90, one.unit)}, {_number(one.summary.p99, one.unit)})"
 
 
 def _lost(one: Measurement) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from scenarios.report import tables as report
 from scenarios.measure.stats import repeat_summary, summary
-from scenarios.report.tables import Row
+from scenarios.report import tables as report
 from scenarios.report.results import Measurement, Result
+from scenarios.report.tables import Row
 
 
 def measured(name: str, path: str, unit: str, *medians: float, **other: Any) -> Measurement:
@@ -44,10 +44,10 @@ NO_ICMP = "not measured: a ClusterIP answers no ICMP"
 
 def test_rows_are_by_kind_then_path_with_the_baseline_first() -> None:
     assert report.rows(RESULT) == (
-        Row("ICMP RTT (µs)", "same node", "8.00 (8.00)", "12.0 (12.0)", "1.50", "12.0 to 12.0", "0"),
-        Row("ICMP RTT (µs)", "ClusterIP", "8.00 (8.00)", NO_ICMP, "-", "-", "-"),
-        Row("TCP RR (µs)", "same node", "21.0 (21.0)", "42.0 (42.0)", "2.00", "40.0 to 150", "3"),
-        Row("TCP RR (µs)", "ClusterIP", "21.0 (21.0)", "63.0 (63.0)", "3.00", "63.0 to 63.0", "0"),
+        Row("ICMP RTT (µs)", "same node", "8.00 (8.00, 8.00)", "12.0 (12.0, 12.0)", "1.50", "12.0 to 12.0", "0"),
+        Row("ICMP RTT (µs)", "ClusterIP", "8.00 (8.00, 8.00)", NO_ICMP, "-", "-", "-"),
+        Row("TCP RR (µs)", "same node", "21.0 (21.0, 21.0)", "42.0 (42.0, 42.0)", "2.00", "40.0 to 150", "3"),
+        Row("TCP RR (µs)", "ClusterIP", "21.0 (21.0, 21.0)", "63.0 (63.0, 63.0)", "3.00", "63.0 to 63.0", "0"),
         Row("TCP throughput (Gbit/s)", "same node", "10.0", "2.50", "0.25", "2.50 to 2.50", "7 resent"),
         Row("UDP throughput (Gbit/s)", "ClusterIP", "-", "0.500", "-", "0.500 to 0.500", "12.3 %"),
     )
@@ -99,3 +99,12 @@ def test_shaped(lab: dict[str, object], expected: bool | None) -> None:
 
 def test_a_bar_in_a_value_does_not_break_the_markdown_table() -> None:
     assert "a \\| b" in report.markdown(replace(RESULT, environment={"cpu": "a | b"}))
+
+
+def test_what_the_lab_used_is_a_table_of_its_own() -> None:
+    cost = measured("vswitchd CPU", "same node", "CPUs", 0.5)
+    result = replace(RESULT, measurements=(*RESULT.measurements, cost))
+    assert report.rows(result) == report.rows(RESULT)
+    assert report.cost_rows(result) == (("Lab's own use", "same node"), ("vswitchd CPU (CPUs)", "0.500"))
+    assert "| vswitchd CPU (CPUs) | 0.500 |" in report.markdown(result)
+    assert report.cost_rows(RESULT) == ()

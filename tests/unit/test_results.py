@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.report import results
-from scenarios.report import tables as report
 from scenarios.measure.stats import repeat_summary, summary
 from scenarios.measure.suite import Run, combine
+from scenarios.report import results
+from scenarios.report import tables as report
 from scenarios.report.results import Measurement, Result, Samples
 from topo.cluster.errors import InputError
 
