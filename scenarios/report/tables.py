@@ -26,7 +26,7 @@ LABELS = {
 COLUMNS = ("Path", "Baseline", "Measured", "Ratio", "Spread of repeats", "Lost")
 LEGEND = (
     "Latencies: p50 (p90, p99) of one transaction. Throughput: what arrived. All are medians over the repeats; the "
-    "spread is the least and greatest repeat. Ratio: measured to baseline, which is one plain veth pair on this machine. "
+    "spread is the least and greatest repeat. Ratio: measured to the baseline, one plain veth pair on this machine. "
     "An ICMP echo is answered by the kernel; RR and CRR also wake a process at each end, which here costs more."
 )
 
