@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import pkgutil
@@ -22,7 +23,8 @@ def discover(package: ModuleType, attribute: str, plugins: Sequence[Path] = ()) 
     modules = [
         importlib.import_module(f"{package.__name__}.{info.name}") for info in pkgutil.iter_modules(package.__path__)
     ]
-    modules += [_plugin(file) for folder in plugins for file in _files(folder)]
+    # Only files that set the name are imported: a scenario has no business in the controller's process.
+    modules += [_plugin(file) for folder in plugins for file in _files(folder) if _sets(file, attribute)]
     found: dict[str, tuple[Any, str]] = {}
     for module in modules:
         value = getattr(module, attribute, None)
@@ -46,6 +48,17 @@ def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"--plugins {folder}", "no such folder", "a folder with Python files")
     return sorted(folder.glob("*.py"))
+
+
+def _sets(file: Path, name: str) -> bool:
+    """Whether a file assigns the name at its top level. Raises InputError if it is not Python."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, OSError) as error:
+        raise InputError(str(file), f"the plugin cannot be read: {error}", "a Python file") from error
+    targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
+    targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
 
 
 def _plugin(file: Path) -> ModuleType:

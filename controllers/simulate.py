@@ -23,7 +23,7 @@ _KNOWN = {"in_port", "dl_src", "dl_dst", "dl_type", "arp_op", "arp_spa", "arp_tp
 _KNOWN |= {"nw_src", "nw_dst", "nw_proto", "nw_ttl", "tp_src", "tp_dst", "tcp_flags", "icmp_type", "icmp_id", *_TUNNEL}
 _FIRST = Table(0, "table 0", "", "where every packet enters")
 _SYN, _ACK = 0x2, 0x10
-_ICMP, _ECHO_REQUEST, _ECHO_REPLY = 1, 8, 0
+_ICMP, _ECHO_REQUEST, _ECHO_REPLY, _ERRORS = 1, 8, 0, (3, 4, 5, 11, 12)
 # Port numbers from here on have a meaning of their own (OpenFlow 1.4, section 7.2.1).
 _RESERVED = 0xFFFFFF00
 
@@ -189,8 +189,7 @@ class _Run:
             raise NotUnderstood(f"{ct} on {packet}")
         stays = here.connection is not None and here.connection.zone == ct.zone
         there = replace(here, packet=packet) if stays else self._find(ct.zone, packet)
-        connection = there.connection
-        if connection is None:  # invalid: nothing is remembered or translated
+        if (connection := there.connection) is None:  # invalid: nothing is remembered or translated
             return there
         if ct.commit and (ct.zone, connection.original) not in self.switch.connections:
             self._commit(connection, ct.nat)
@@ -202,8 +201,11 @@ class _Run:
 
     def _find(self, zone: int, packet: dict[str, int]) -> _Here:
         """The packet with its connection, a new one if none is remembered, or none if it can belong to none."""
-        key = _tuple_of(packet)
-        found = self.switch.connections.get((zone, key))
+        key, connections = _tuple_of(packet), self.switch.connections
+        # An error belongs to the connection whose packet it quotes; it is invalid for sure only where there is none.
+        if packet.get("icmp_type") in _ERRORS and any(packet["nw_dst"] in where for _, where in connections):
+            raise NotUnderstood(f"an ICMP error that may be about a connection: {packet}")
+        found = connections.get((zone, key))
         if found is None and not _may_begin(packet):
             packet |= {"ct_state": _state("trk", "inv"), "ct_mark": 0}
             return _Here(packet)
@@ -240,9 +242,9 @@ def _tuple_of(packet: Packet) -> Tuple:
     protocol, source, target = packet["nw_proto"], packet["nw_src"], packet["nw_dst"]
     if protocol in (6, 17, 132):
         return protocol, source, packet["tp_src"], target, packet["tp_dst"]
-    if protocol == _ICMP and (kind := packet["icmp_type"]) in (_ECHO_REQUEST, _ECHO_REPLY):
-        both = packet["icmp_id"] << 8
-        return protocol, source, both | kind, target, both | (_ECHO_REQUEST - kind)
+    if protocol == _ICMP and (kind := packet["icmp_type"]) in (_ECHO_REQUEST, _ECHO_REPLY, *_ERRORS):
+        both = packet.get("icmp_id", 0) << 8
+        return protocol, source, both | kind, target, both | abs(_ECHO_REQUEST - kind)
     raise NotUnderstood(f"connection tracking of protocol {protocol}: {packet}")
 
 

@@ -327,6 +327,17 @@ def test_tcp_reset_that_the_kernel_sends_for_a_service_reaches_the_pod(cni: str)
     assert ends(end.packet) == ("10.96.0.30", 80, f.ip_text(A.ip), 40000)
 
 
+@pytest.mark.xfail(strict=True, reason="conntrack finds an error about an untracked packet invalid; then it is dropped")
+@both_cnis
+def test_icmp_error_that_the_kernel_sends_for_a_udp_service_reaches_the_pod(cni: str) -> None:
+    net = Net(cni)
+    own = net.views["node-1"].node
+    # The kernel answers from the gateway's address, not from the Service's.
+    error = net.from_pod(A, A.ip, 0, ICMP, in_port=GATEWAY_PORT, dl_src=own.gateway_mac, dl_dst=ROUTER_MAC, icmp_type=3)
+    trace = net.ints["node-1"].run({**error, "nw_src": own.gateway_ip})
+    assert [(port, out["dl_dst"]) for port, out in trace.outputs] == [(A.port, A.mac)]
+
+
 @both_cnis
 @pytest.mark.parametrize("to", ["10.244.1.99", "10.244.3.2", "10.244.200.1"])
 def test_pod_address_of_no_pod_of_no_ready_node_or_of_no_node_has_no_route(cni: str, to: str) -> None:

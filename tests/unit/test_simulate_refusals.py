@@ -25,7 +25,7 @@ from controllers.flow.actions import (
     ToGroup,
 )
 from controllers.flow.fields import ip_number
-from controllers.flow.program import BadFlow, Bucket, Writer, match
+from controllers.flow.program import BadFlow, Bucket, Flow, Fragment, Group, Writer, match
 from controllers.simulate import NotUnderstood, Overlap, Packet, Switch, Trace
 
 PACKET = {
@@ -50,8 +50,9 @@ def switch(build: Callable[[Writer], None]) -> Switch:
 
 
 def one_flow(*actions: Action) -> Trace:
-    """What becomes of PACKET in a switch whose one flow does this."""
-    return switch(lambda w: w.flow(FIRST, 1, match(), *actions)).run(PACKET)
+    """What becomes of PACKET in a switch whose one flow does this, whatever a Writer would say to it."""
+    flow = Flow(FIRST, 1, match(), actions, "test", "test", "here:1", 0)
+    return Switch({"test": Fragment("test", (flow,))}).run(PACKET)
 
 
 def test_highest_priority_wins_and_a_table_without_a_match_drops() -> None:
@@ -211,12 +212,10 @@ def test_action_that_is_not_known_to_work_is_an_error(actions: tuple[Action, ...
 
 @pytest.mark.parametrize("actions", [(), (Output(1), Output(2)), (Goto(SECOND),)], ids=str)
 def test_bucket_whose_outcome_is_not_certain_is_an_error(actions: tuple[Action, ...]) -> None:
-    def build(w: Writer) -> None:
-        w.group(1, [Bucket(actions)])
-        w.flow(FIRST, 1, match(), ToGroup(1))
-
+    flow = Flow(FIRST, 1, match(), (ToGroup(1),), "test", "test", "here:1", 0)
+    group = Group(1, (Bucket(actions),), "test", "test")
     with pytest.raises(NotUnderstood, match="bucket"):
-        switch(build).run(PACKET)
+        Switch({"test": Fragment("test", (flow,), (group,))}).run(PACKET)
 
 
 def test_missing_group_is_an_error() -> None:
@@ -232,7 +231,7 @@ def test_missing_group_is_an_error() -> None:
         {name: value for name, value in PACKET.items() if name != "in_port"},
         {name: value for name, value in PACKET.items() if name != "nw_dst"},
         {**PACKET, "nw_proto": 47},
-        {**PACKET, "nw_proto": 1, "icmp_type": 3, "icmp_id": 0},
+        {**PACKET, "nw_proto": 1, "icmp_type": 13},
     ],
 )
 def test_packet_that_is_incomplete_or_of_an_unknown_kind_is_an_error(packet: Packet) -> None:
@@ -241,6 +240,19 @@ def test_packet_that_is_incomplete_or_of_an_unknown_kind_is_an_error(packet: Pac
 
     with pytest.raises(NotUnderstood):
         switch(build).run(packet)
+
+
+def test_icmp_error_is_invalid_where_it_can_be_about_no_connection_and_an_error_where_it_can() -> None:
+    def build(w: Writer) -> None:
+        w.flow(FIRST, 1, match("ip"), Ct(ZONE, SECOND, commit=True))
+        w.flow(SECOND, 2, match("ip", ct_state="+inv+trk"), Output(1))
+        w.flow(SECOND, 1, match("ip"), Output(2))
+
+    bridge, unreachable = switch(build), {**PACKET, "nw_proto": 1, "icmp_type": 3}
+    assert [port for port, _ in bridge.run(unreachable).outputs] == [1]
+    bridge.run(PACKET)
+    with pytest.raises(NotUnderstood, match="may be about"):
+        bridge.run(unreachable)
 
 
 def test_match_on_translation_state_is_an_error() -> None:

@@ -1,0 +1,64 @@
+"""The examples of docs/extending.md, run as they stand there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import MANIFESTS, ROOT, RunningLab, StartLab, mininetes
+
+EXAMPLES = re.findall(r"```python\n(\"\"\"(\w+):.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every example of the page."""
+    folder = tmp_path_factory.mktemp("plugins")
+    for text, name in EXAMPLES:
+        (folder / f"{name}.py").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(start_lab: StartLab, plugins: Path) -> RunningLab:
+    """A lab on the page's CNI and proxy mode."""
+    chosen = ("--plugins", str(plugins), "--cni", "hostgw", "--proxy", "first")
+    return start_lab(*chosen, str(MANIFESTS / "guestbook.yaml"))
+
+
+def test_the_page_has_the_three_examples() -> None:
+    assert [name for _, name in EXAMPLES] == ["hostgw", "first", "handshake"]
+
+
+def test_list_names_them(plugins: Path) -> None:
+    found = json.loads(mininetes("list", "--json", "--plugins", str(plugins)).stdout)
+    assert "hostgw" in found["cni"] and "first" in found["proxy"] and "handshake" in found["scenarios"]
+
+
+def test_the_cni_carries_packets_between_all_nodes(lab: RunningLab) -> None:
+    pods = lab.status()["pods"]
+    assert len({p["node"] for p in pods}) == 3
+    for pod in pods:
+        assert "1 received" in lab.exec(pods[0]["name"], "ping", "-c", "1", "-W", "2", pod["ip"])
+
+
+def test_the_proxy_mode_sends_every_connection_to_the_first_endpoint(lab: RunningLab) -> None:
+    service = next(s for s in lab.status()["services"] if s["name"] == "frontend")
+    first = next(p["name"] for p in lab.status()["pods"] if p["ip"] == service["endpoints"][0])
+    url = f"http://{service['clusterIP']}/"
+    answers = [json.loads(lab.exec("redis-master", "curl", "-s", "-m", "2", url))["pod"] for _ in range(5)]
+    assert answers == [first] * 5
+
+
+def test_the_scenario_measures_and_saves(plugins: Path, tmp_path: Path) -> None:
+    done = mininetes(
+        "run", "handshake", "--plugins", str(plugins), "--repeats", "2", "--results", str(tmp_path), "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    (measured,) = json.loads(done.stdout)["measurements"]
+    assert measured["name"] == "tcp_crr" and measured["summary"]["p50"] > 0 and len(measured["repeats"]) == 2
+    (folder,) = tmp_path.iterdir()
+    assert {"result.json", "samples.csv", "report.md", "latency.svg"} <= {f.name for f in folder.iterdir()}
