@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from scenarios.measure.place import Place
-from scenarios.report.results import Measurement, Samples
-from topo.cluster.store import Object
-from topo.config import LabConfig
-from topo.lab import Lab
+# This file is imported by every verb; what it names only in types would take half a second to import.
+if TYPE_CHECKING:
+    from scenarios.measure.place import Place
+    from scenarios.report.results import Measurement, Samples
+    from topo.cluster.store import Object
+    from topo.config import LabConfig
+    from topo.lab import Lab
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Context:
 
     def place(self, pod: str) -> Place:
         """A pod by namespace/name, as a place to run programs in."""
+        from scenarios.measure.place import Place
+
         sandbox = self.lab.kubelet.sandboxes[pod]
         return Place(pod, sandbox.pid, str(sandbox.ip))
 

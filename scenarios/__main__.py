@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
 
@@ -14,16 +16,24 @@ from scenarios.lab.socket import LabError
 from topo.cluster.errors import UserError
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def commands(wanted: str) -> dict[str, Command]:
+    """The verb that is wanted, alone (importing all takes much longer than one), or every verb there is."""
+    if wanted in {info.name for info in pkgutil.iter_modules(cli.__path__)}:
+        found = getattr(importlib.import_module(f"{cli.__name__}.{wanted}"), "COMMAND", None)
+        if found is not None:
+            return {wanted: found}
+    return discover(cli, "COMMAND")
+
+
+def parser(wanted: str = "") -> argparse.ArgumentParser:
+    """The command line; with only one verb in it if that one is wanted."""
     top = argparse.ArgumentParser(
         prog="mininetes",
         description="Kubernetes networking, emulated with real packets on one machine.",
         epilog="`mininetes VERB --help` explains a verb with an example.",
     )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, command in discover(cli, "COMMAND").items():
-        one: Command = command
+    for name, one in commands(wanted).items():
         sub = verbs.add_parser(
             name,
             help=one.help,
@@ -38,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit status. 2 for a user's error, 130 for Ctrl-C."""
-    arguments = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser(words[0] if words else "").parse_args(argv)
     try:
         return int(arguments.run(arguments))
     except LabError as error:

@@ -1,26 +1,19 @@
-"""What several verbs share: options, reading a lab's parts from them, and printing."""
+"""What all verbs share: the options for a lab and for data, tables and progress."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from topo import labfile, manifests
-from topo.cluster.errors import InputError
-from topo.cluster.store import Object
-from topo.config import LabConfig
-from topo.lab import Progress
-
+Progress = Callable[[str], None]
 DEFAULT_LAB = "default"
 
 
@@ -33,82 +26,6 @@ def lab_option(parser: ArgumentParser) -> None:
 def json_option(parser: ArgumentParser) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help="print data for programs instead of text")
-
-
-def build_options(parser: ArgumentParser) -> None:
-    """What decides how a lab is built."""
-    lab_option(parser)
-    parser.add_argument("--nodes", type=int, metavar="N", help="number of nodes (default: the lab file's, else 3)")
-    parser.add_argument("--cni", metavar="NAME", help="pod network (`mininetes list` names them)")
-    parser.add_argument(
-        "--cni-option", action="append", default=[], metavar="KEY=VALUE", help="an option of the CNI; may repeat"
-    )
-    parser.add_argument("--proxy", metavar="MODE", help="Service implementation (`mininetes list` names them)")
-    parser.add_argument(
-        "--datapath", choices=("auto", "netdev", "system"), default="auto", help="Open vSwitch in userspace or kernel"
-    )
-    parser.add_argument(
-        "--controller",
-        action="append",
-        metavar="APP",
-        help="a file with your own Ryu application instead of ours; give `mininetes` too to run it beside ours",
-    )
-    parser.add_argument(
-        "--plugins",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="folder with CNIs, proxy modes, scenarios",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of pod names and of whatever is random")
-
-
-def configure(arguments: Namespace, config: LabConfig) -> LabConfig:
-    """The configuration with the options over it, checked. Raises InputError."""
-    if arguments.nodes is not None:
-        if arguments.nodes < 1:
-            raise InputError("--nodes", f"{arguments.nodes} is no number of nodes", "1 or more")
-        config = replace(config, nodes=labfile.default_config(arguments.nodes).nodes)
-    if arguments.cni:
-        config = replace(config, cni=arguments.cni, cni_options={})
-    options = dict(config.cni_options)
-    for text in arguments.cni_option:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise InputError(f"--cni-option {text}", "has no '='", "KEY=VALUE")
-        options[key] = int(value) if value.isdigit() else value
-    config = replace(config, cni_options=options, proxy_mode=arguments.proxy or config.proxy_mode, name=arguments.lab)
-    labfile.validate(config)
-    return config
-
-
-def read(paths: Sequence[Path]) -> tuple[LabConfig, tuple[Object, ...], list[str]]:
-    """A lab file (at most one) and manifests, told apart by `kind: Cluster`; and what of them is ignored.
-
-    Raises InputError.
-    """
-    config = labfile.default_config(3)
-    files: list[Path] = []
-    ignored: list[str] = []
-    labs = [path for path in paths if _is_lab_file(path)]
-    if len(labs) > 1:
-        raise InputError(str(labs[1]), f"{labs[0]} is a lab file already", "one lab file")
-    for path in labs:
-        found = labfile.load(path)
-        config = found.config
-        files += found.manifests
-        ignored += [f"{path}: {field}" for field in found.ignored]
-    files += [path for path in paths if path not in labs]
-    loaded = manifests.load(files) if files else manifests.Manifests((), ())
-    return config, loaded.objects, ignored + [f"{i.where}: {i.kind} {i.name}" for i in loaded.ignored]
-
-
-def _is_lab_file(path: Path) -> bool:
-    try:
-        return path.is_file() and any(line.rstrip() == "kind: Cluster" for line in path.open(errors="replace"))
-    except OSError:
-        return False  # reading it as a manifest says what is wrong
 
 
 def console(stream: Any = None) -> Console:

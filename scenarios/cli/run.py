@@ -14,13 +14,13 @@ import scenarios
 from controllers.registry import choose, discover
 from scenarios import Context, Scenario
 from scenarios.cli import Command
-from scenarios.cli.common import build_options, configure, console, json_option, print_json, progress, read
-from scenarios.cli.up import choices
+from scenarios.cli.common import Progress, console, json_option, print_json, progress
+from scenarios.cli.inputs import build_options, choices, configure, read
 from scenarios.lab import session
 from scenarios.measure.environment import environment
 from scenarios.report import results, tables
 from topo.cluster.errors import InputError
-from topo.lab import Lab, Progress
+from topo.lab import Lab
 
 _CHECKOUT = Path(scenarios.__file__).parent.parent
 

@@ -10,9 +10,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from scenarios.cli import Command
-from scenarios.cli.common import build_options, configure, console, json_option, print_json, progress, read
+from scenarios.cli.common import console, json_option, print_json, progress
+from scenarios.cli.inputs import build_options, choices, configure, read
 from scenarios.cli.status import show
-from scenarios.lab import assemble, session, verbs
+from scenarios.lab import session, verbs
 from topo.cluster.errors import UserError
 from topo.lab import Lab
 
@@ -35,12 +36,6 @@ def _run(arguments: Namespace) -> int:
     with progress(arguments.json) as tell:
         # The spinner must not run on when the shell has the terminal, so the work ends it.
         return session.run(plan, lambda lab: _shell(lab, arguments, tell), tell)
-
-
-def choices(arguments: Namespace) -> assemble.Choices:
-    """The options that are not configuration."""
-    apps = tuple(arguments.controller or (assemble.OURS,))
-    return assemble.Choices(apps, tuple(arguments.plugins), arguments.datapath, arguments.seed)
 
 
 def _shell(lab: Lab, arguments: Namespace, tell: object) -> int:
