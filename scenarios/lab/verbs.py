@@ -150,15 +150,13 @@ def _service(lab: Lab, service: Object) -> dict[str, Any]:
 
 
 def sandbox(lab: Lab, name: str) -> Sandbox:
-    """A pod by NAME, NAMESPACE/NAME, or the only one whose name begins so. Raises InputError."""
-    there = list(lab.kubelet.sandboxes.values())
+    """A pod by NAME or NAMESPACE/NAME, or the first of a workload of that name. Raises InputError."""
+    there = sorted(lab.kubelet.sandboxes.values(), key=lambda s: s.key)
     full = name if "/" in name else f"default/{name}"
     found = [s for s in there if s.key == full] or [s for s in there if s.key.startswith(f"{full}-")]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(s.key for s in (found or there)) or "none"
-    problem = f"{len(found)} pods are named so" if found else "there is no such pod"
-    raise InputError(f"pod {name}", problem, f"one of: {known}")
+    if not found:
+        raise InputError(f"pod {name}", "there is no such pod", f"one of: {', '.join(s.key for s in there) or 'none'}")
+    return found[0]
 
 
 def _exec(request: Request) -> Any:
