@@ -75,10 +75,7 @@ def _init(main: Callable[[], int]) -> None:
     """PID 1: mounts, forks the lab, reaps until the lab ends. Never returns."""
     status = 1
     try:
-        system.mount("none", "/", "none", system.MS_REC | system.MS_PRIVATE)
-        system.mount("proc", "/proc", "proc", system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC)
-        system.mount("tmpfs", "/run", "tmpfs", system.MS_NOSUID | system.MS_NODEV, "mode=755")
-        RUN.mkdir()
+        _private_mounts()
         lab = os.fork()
         if lab == 0:
             system.die_with_parent(signal.SIGKILL)
@@ -87,12 +84,29 @@ def _init(main: Callable[[], int]) -> None:
         else:
             _forward_to(lab)
             status = _exit_status(_wait(lab))
+    except PlatformError as error:
+        print(f"mininetes: {error}", file=sys.stderr)
+        status = 2
     except BaseException:  # a forked process must not fall back into its parent's code
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _private_mounts() -> None:
+    """A /proc of the capsule's processes and a /run of its own. Raises PlatformError."""
+    try:
+        system.mount("none", "/", "none", system.MS_REC | system.MS_PRIVATE)
+        system.mount("proc", "/proc", "proc", system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC)
+        system.mount("tmpfs", "/run", "tmpfs", system.MS_NOSUID | system.MS_NODEV, "mode=755")
+    except OSError as error:
+        raise PlatformError(
+            f"the capsule cannot mount its own /proc and /run ({error})",
+            "in a chroot bind-mount its root onto itself first; in a container give it the right to mount",
+        ) from error
+    RUN.mkdir()
 
 
 def _forward_to(pid: int) -> None:
