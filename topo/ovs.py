@@ -156,7 +156,12 @@ class OpenVSwitch:
         deadline = time.monotonic() + 20
         while not path.exists():
             if self.processes[program].poll() is not None or time.monotonic() > deadline:
-                raise PlatformError(f"{program} of {self.host.name} did not start", f"see {self.run / program}.log")
+                # The log goes with the capsule, so its last words must be said here.
+                log = self.run / f"{program}.log"
+                words = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+                status = self.processes[program].poll()
+                said = words[0] if words else f"no log, exit status {status}"
+                raise PlatformError(f"{program} of {self.host.name} did not start ({said})", "see `mininetes doctor`")
             time.sleep(0.002)
 
     def _check_ports(self) -> None:
