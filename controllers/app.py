@@ -117,6 +117,7 @@ class Mininetes(app_manager.RyuApp):
             bridge.connected(datapath)
         else:
             bridge.disconnected(datapath)
+            self.lab.report("lost", bridge=list(datapath.address))
 
     @set_ev_cls(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)
     def _barrier(self, event: Any) -> None:

@@ -76,6 +76,8 @@ class Kubelet:
         self._pools: dict[str, AddressPool] = {}
         self._prober = Prober(self._verdict)
         self._uids: dict[str, str] = {}
+        # Pods that found no free address, tried again when one of their node's goes.
+        self._starved: dict[str, set[str]] = {}
         self._thread = threading.Thread(target=self._run, name="kubelet", daemon=True)
 
     def start(self) -> None:
@@ -86,12 +88,8 @@ class Kubelet:
     def _run(self) -> None:
         pending: set[str] = {f"{p['metadata']['namespace']}/{p['metadata']['name']}" for p in self.store.list("Pod")}
         while True:
-            if pending:
-                try:
-                    self._work(pending)
-                except Exception:  # one pod's trouble must not stop the others
-                    LOG.exception("kubelet")
-                pending = set()
+            self._try(pending)
+            pending = set()
             batch = self._watch.batch()
             if batch is None:
                 return
@@ -99,6 +97,18 @@ class Kubelet:
                 thing = event.object
                 if thing["kind"] == "Pod" and ("nodeName" in thing["spec"] or event.type == DELETED):
                     pending.add(f"{thing['metadata']['namespace']}/{thing['metadata']['name']}")
+
+    def _try(self, keys: set[str]) -> None:
+        """All at once; if that fails, one by one, so that one pod's trouble does not stop the others."""
+        try:
+            self._work(keys)
+        except Exception:
+            LOG.exception("kubelet: %s", ", ".join(sorted(keys)))
+            for key in keys if len(keys) > 1 else ():
+                self._try({key})
+            pod = self.store.get("Pod", *next(iter(keys)).split("/")) if len(keys) == 1 else None
+            if pod is not None:
+                record(self.store, pod, "FailedCreatePodSandBox", "the lab's log says why")
 
     def _work(self, keys: Iterable[str]) -> None:
         """Bring these pods into the state the store asks for."""
@@ -119,6 +129,9 @@ class Kubelet:
             self._end(sandboxes)
         for pod in removed:
             self._forget(pod)
+        starved = {key for name in end for key in self._starved.pop(name, ())} - set(keys)
+        for pod in filter(None, (self.store.get("Pod", *key.split("/")) for key in sorted(starved))):
+            begin.setdefault(pod["spec"]["nodeName"], []).append(pod)
         made = [one for name, starting in begin.items() for one in self._attach(name, starting)]
         if made:
             started = [(pod, sandbox, self._start(pod, sandbox)) for pod, sandbox in made]
@@ -147,6 +160,7 @@ class Kubelet:
                 ip = pool.take()
             except Exhausted as error:
                 record(self.store, pod, "FailedCreatePodSandBox", str(error))
+                self._starved.setdefault(node.name, set()).add(key)
                 return None
             sandbox = pods.make(key, name, node, ip, self.network, self.checksums)
             hosts.add(self.mininet, sandbox.host)
@@ -161,7 +175,10 @@ class Kubelet:
         failed = [f"program {line[0]!r} is not installed" for line in real.values() if shutil.which(line[0]) is None]
         for text in failed:
             record(self.store, pod, "Failed", text)
-        self.store.update(*key_of(pod), lambda p: _started(p, sandbox, "Failed" if failed else "Running"))
+        try:
+            self.store.update(*key_of(pod), lambda p: _started(p, sandbox, "Failed" if failed else "Running"))
+        except NotFound:  # deleted meanwhile; that event ends the sandbox
+            return None
         if failed:
             return None
         self.programs[sandbox.key] = [sandbox.host.start_daemon(*line) for line in real.values()]

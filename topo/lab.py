@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from topo import fabric, hosts, links, nodes, shaping
 from topo.cluster.ipam import service_pool
 from topo.cluster.network import PodNetwork
-from topo.cluster.store import Object, Store
+from topo.cluster.store import NotFound, Object, Store
 from topo.cluster.wiring import GROUP
 from topo.config import LabConfig, NodeConfig
 from topo.control.link import Controller, ControllerGone
@@ -24,6 +25,9 @@ from topo.kubelet import Kubelet
 from topo.nodes import Machine, Node, Tables
 from topo.ovs import Bridge, OpenVSwitch, Port, empty_database
 from topo.standin.client import StandIn
+
+# Seconds between two looks at whether the nodes' switches live.
+_NODE_PERIOD = 0.2
 
 LOG = logging.getLogger("mininetes")
 
@@ -102,9 +106,10 @@ class Lab:
         self.confirm()
         for node in self.nodes.values():
             nodes.greet(node, (n for n in self.nodes.values() if n is not node))
-            self._set_ready(node.name)
+            self._set_ready(node.name, True)
         self.loop.start()
         self.kubelet.start()
+        threading.Thread(target=self._watch_nodes, name="nodes", daemon=True).start()
 
     def add_node(self, node: NodeConfig) -> None:
         """A node joins the running lab."""
@@ -121,7 +126,7 @@ class Lab:
                 if other is not planned:
                     nodes.greet(planned, [other])
                     nodes.greet(other, [planned])
-            self._set_ready(planned.name)
+            self._set_ready(planned.name, True)
 
     def remove_node(self, name: str) -> None:
         """A node leaves: its pods go with it, and others replace them elsewhere."""
@@ -135,6 +140,18 @@ class Lab:
             machine.switch.delete_ports("br-fabric", [_port_name(node.attachment.port)])
             node.machine.end()
             hosts.remove(self.mininet, node.machine.host)
+
+    def restore(self, name: str) -> None:
+        """After a machine's switch came back: its kernel's ports are new, so addresses and neighbours are set again.
+
+        Raises NotReady if its flows are not confirmed.
+        """
+        node = self.nodes.get(name)
+        if node is not None:
+            nodes.configure_stack(node, self.config, self.parts.network, self._mtu)
+        self.confirm()
+        if node is not None:
+            nodes.greet(node, (n for n in self.nodes.values() if n is not node))
 
     def bridges(self) -> list[tuple[str, str]]:
         """(machine, bridge) of every bridge there is."""
@@ -276,11 +293,21 @@ class Lab:
         if node:
             nodes.configure_stack(node, self.config, self.parts.network, self._mtu)
 
-    def _set_ready(self, name: str) -> None:
-        def change(thing: Object) -> None:
-            thing["status"]["conditions"][0] |= {"status": "True", "reason": "KubeletReady"}
+    def _set_ready(self, name: str, ready: bool) -> None:
+        words = {"status": "True", "reason": "KubeletReady"} if ready else {"status": "False", "reason": "SwitchDown"}
+        with suppress(NotFound):  # it may be leaving
+            self.store.update("Node", "", name, lambda thing: thing["status"]["conditions"][0].update(words))
 
-        self.store.update("Node", "", name, change)
+    def _watch_nodes(self) -> None:
+        """A node whose switch died is not ready (its routes are withdrawn, nothing new runs there) until it is back."""
+        up = dict.fromkeys(self.nodes, True)
+        while True:
+            time.sleep(_NODE_PERIOD)
+            for name, node in list(self.nodes.items()):
+                alive = node.machine.switch.is_running()
+                if alive != up.get(name, True):
+                    self._set_ready(name, alive)
+                up[name] = alive
 
 
 def _fill_node(have: Object, planned: Object) -> None:

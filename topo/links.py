@@ -35,7 +35,7 @@ def configure(
     mtu: int | None = None,
     loopback: bool = False,
 ) -> None:
-    """Bring an interface up, with an address ("10.0.0.2/24") and routes (prefix, gateway or "", source or "").
+    """Bring an interface up (again), with an address ("10.0.0.2/24") and routes (prefix, gateway or "", source or "").
 
     A gateway outside the interface's subnet is taken as on-link.
     """
@@ -44,11 +44,11 @@ def configure(
             ip.link("set", index=1, state="up")
         index = ip.link_lookup(ifname=name)[0]
         if address:
-            ip.addr("add", index=index, address=address.partition("/")[0], prefixlen=int(address.partition("/")[2]))
+            ip.addr("replace", index=index, address=address.partition("/")[0], prefixlen=int(address.partition("/")[2]))
         ip.link("set", index=index, state="up", **({"mtu": mtu} if mtu else {}))
         for prefix, gateway, source in routes:
             extra: dict[str, object] = {"gateway": gateway, "flags": ["onlink"]} if gateway else {"scope": 253}
-            ip.route("add", dst=prefix, oif=index, **extra, **({"prefsrc": source} if source else {}))
+            ip.route("replace", dst=prefix, oif=index, **extra, **({"prefsrc": source} if source else {}))
 
 
 def set_up(pid: int, name: str, up: bool) -> None:

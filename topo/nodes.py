@@ -164,6 +164,10 @@ def _rules(config: LabConfig) -> str:
     """
     pods, services = config.pod_subnet, config.service_subnet
     return f"""
+    table arp mininetes
+    delete table arp mininetes
+    table ip mininetes
+    delete table ip mininetes
     table arp mininetes {{
       chain input {{
         type filter hook input priority 0;

@@ -92,11 +92,14 @@ class OpenVSwitch:
         if command:
             self._vsctl(*command)
 
-    def restart_switch(self) -> None:
-        """Kill ovs-vswitchd and start it anew: a node's switch crash."""
+    def is_running(self) -> bool:
+        """Whether ovs-vswitchd lives."""
+        return self.processes["ovs-vswitchd"].poll() is None
+
+    def kill_switch(self) -> None:
+        """Kill ovs-vswitchd: a node's switch crash."""
         self.processes["ovs-vswitchd"].kill()
         self.processes["ovs-vswitchd"].wait()
-        self.start_switch()
 
     def ofctl(self, *arguments: str) -> str:
         """Run ovs-ofctl against this instance and give its output."""

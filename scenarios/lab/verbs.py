@@ -244,18 +244,25 @@ def _get(request: Request) -> Any:
     return request.lab.store.list(request.values["kind"])
 
 
-def _restart_switch(request: Request) -> Any:
-    """Crash and restart a node's vswitchd: what a switch failure does to it."""
-    lab, name = request.lab, request.values["node"]
+def _switch(request: Request) -> Any:
+    """Crash a machine's vswitchd, bring it back, or both: what a switch failure does."""
+    lab, name, action = request.lab, request.values["machine"], request.values["action"]
     if name not in lab.nodes and name not in lab.switches:
+        there = ", ".join([*lab.nodes, *lab.switches])
+        raise InputError(f"switch {action} {name}", "there is no such machine", f"one of: {there}")
+    switch = (lab.nodes[name].machine if name in lab.nodes else lab.switches[name]).switch
+    if (action == "start") == switch.is_running():
+        state = "runs already" if switch.is_running() else "is stopped already"
         raise InputError(
-            f"node {name}", "there is no such machine", f"one of: {', '.join([*lab.nodes, *lab.switches])}"
+            f"switch {action} {name}", f"the switch {state}", "start or restart" if action == "stop" else "restart"
         )
-    machine = lab.nodes[name].machine if name in lab.nodes else lab.switches[name]
     began = time.monotonic()
-    machine.switch.restart_switch()
-    lab.confirm()
-    return {"node": name, "seconds": round(time.monotonic() - began, 3)}
+    if action in ("stop", "restart"):
+        switch.kill_switch()
+    if action in ("start", "restart"):
+        switch.start_switch()
+        lab.restore(name)
+    return {"machine": name, "action": action, "seconds": round(time.monotonic() - began, 3)}
 
 
 def _wait(request: Request) -> Any:
@@ -274,6 +281,6 @@ VERBS: Mapping[str, Callable[[Request], Any]] = {
     "flow-diff": _flow_diff,
     "controller": _controller,
     "get": _get,
-    "restart-switch": _restart_switch,
+    "switch": _switch,
     "wait": _wait,
 }

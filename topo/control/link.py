@@ -164,6 +164,8 @@ class Controller:
                 case "synced":
                     self.synced[tuple(message["bridge"])] = message
                     self.failure = ""
+                case "lost":
+                    self.synced.pop(tuple(message["bridge"]), None)
                 case "failure":
                     self.failure = message["text"]
             self._changed.notify_all()

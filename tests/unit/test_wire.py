@@ -1,0 +1,301 @@
+"""OpenFlow bytes: everything a flow or group can say, read back by Ryu's own parser, means what it meant."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from views import OVS, cluster, cni_of, fabric
+
+from controllers.compile import fabric_switch, pod_bridge, uplink_bridge
+from controllers.flow import actions as a
+from controllers.flow import fields as f
+from controllers.flow import tables as t
+from controllers.flow.program import Bucket, Flow, Group, MatchItem, Program, cookie_of, match
+
+# Ryu would replace the threads and sockets of every test in this process.
+with patch("eventlet.monkey_patch"):
+    from ryu.ofproto import ofproto_parser
+
+    from controllers import wire
+    from controllers.ryu_compat import ProtocolDesc, ofp
+
+FIELDS = [x for x in vars(f).values() if isinstance(x, f.Field)]
+PLAIN = {x.oxm: x for x in FIELDS if not isinstance(x, f.Register)}
+# One more register field that does not begin at bit 0.
+FLAG = replace(f.HAIRPIN, name="Flag", number=4, oxm="reg4", nxm="reg4")
+REGISTERS = (*f.REGISTERS, FLAG)
+
+
+def parsed(raw: bytes) -> Any:
+    """The message as Ryu reads it."""
+    version, kind, length, xid = struct.unpack_from("!BBHI", raw)
+    assert (version, length) == (ofp.OFP_VERSION, len(raw))
+    return ofproto_parser.msg(ProtocolDesc(version=version), version, kind, length, xid, raw)
+
+
+def number(value: int | str) -> int:
+    if isinstance(value, str):
+        return f.mac_number(value) if ":" in value else f.ip_number(value)
+    return value
+
+
+def register(name: str, ofs_nbits: int) -> f.Register:
+    return next(x for x in REGISTERS if (x.nxm, x.first << 6 | x.bits - 1) == (name, ofs_nbits))
+
+
+def place(name: str, first: int, bits: int) -> f.Field:
+    """The field that is these bits of what Ryu calls `name`."""
+    if name.startswith("reg"):
+        return register(name, first << 6 | bits - 1)
+    found = next(x for x in PLAIN.values() if x.nxm == name)
+    assert (first, bits) == (0, found.bits)
+    return found
+
+
+def action_of(read: Any, tables: dict[int, t.Table]) -> a.Action:
+    """Our value for an action, or a goto instruction, that Ryu read."""
+    match type(read).__name__:
+        case "OFPInstructionGotoTable":
+            return a.Goto(tables[read.table_id])
+        case "OFPActionOutput":
+            return a.Output(read.port)
+        case "NXActionOutputReg":
+            return a.OutputField(register(read.src, read.ofs_nbits))
+        case "OFPActionSetField":
+            return a.Set(PLAIN[read.key], number(read.value))
+        case "NXActionRegLoad" if read.dst == "in_port_nxm":
+            assert (read.ofs_nbits, read.value) == (15, 0)  # all 16 bits
+            return a.ForgetInPort()
+        case "NXActionRegLoad":
+            return a.Set(register(read.dst, read.ofs_nbits), read.value)
+        case "NXActionRegMove":
+            source = place(read.src_field, read.src_ofs, read.n_bits)
+            return a.Copy(source, place(read.dst_field, read.dst_ofs, read.n_bits))
+        case "OFPActionDecNwTtl":
+            return a.DecTtl()
+        case "OFPActionGroup":
+            return a.ToGroup(read.group_id)
+        case "NXActionCT":
+            assert (read.zone_src, read.alg) == ("", 0)
+            nested = {type(x).__name__: x for x in read.actions}
+            nat, load = nested.pop("NXActionNAT", None), nested.pop("NXActionRegLoad", None)
+            assert not nested
+            assert load is None or (load.dst, load.value) == ("ct_mark", 1)
+            mark = None if load is None else 1 << (load.ofs_nbits >> 6)
+            commit = {0: False, 1: True}[read.flags]
+            return a.Ct(read.zone_ofs_nbits, tables[read.recirc_table], commit, nat and nat_of(nat), mark)
+    raise AssertionError(f"{read} is nothing we send")
+
+
+def nat_of(read: Any) -> a.Nat:
+    assert not (read.range_ipv4_max or read.range_ipv6_min or read.range_ipv6_max or read.range_proto_max)
+    ip = f.ip_number(read.range_ipv4_min) if read.range_ipv4_min else 0
+    return a.Nat({0: "", 1: "src", 2: "dst"}[read.flags], ip, read.range_proto_min or 0)
+
+
+def match_of(read: Any) -> set[MatchItem]:
+    """Our match items for an OFPMatch; one on a register becomes one for each field that its mask covers."""
+    items: set[MatchItem] = set()
+    for name, raw in read.items():
+        value, mask = (number(raw[0]), number(raw[1])) if isinstance(raw, tuple) else (number(raw), None)
+        if not name.startswith("reg"):
+            items.add((PLAIN[name], value, mask))
+            continue
+        assert mask is not None
+        for one in (x for x in f.REGISTERS if x.oxm == name and x.mask & mask):
+            assert one.mask & mask == one.mask
+            items.add((one, (value & one.mask) >> one.first, None))
+    return items
+
+
+def flow_of(raw: bytes, tables: dict[int, t.Table]) -> tuple[Any, set[MatchItem], tuple[a.Action, ...]]:
+    """Message, match and actions of a flow-mod."""
+    message = parsed(raw)
+    actions: list[a.Action] = []
+    for instruction in message.instructions:
+        if instruction.type == ofp.OFPIT_APPLY_ACTIONS:
+            actions += [action_of(x, tables) for x in instruction.actions]
+        else:
+            actions.append(action_of(instruction, tables))
+    return message, match_of(message.match), tuple(actions)
+
+
+def flow(table: t.Table, items: tuple[MatchItem, ...], *actions: a.Action) -> Flow:
+    """A flow that no Writer has checked."""
+    return Flow(
+        table, 7, items, actions, "test", "owner", "here:1", cookie_of(table, 7, items, actions, "test", "owner")
+    )
+
+
+TABLES = {x.number: x for x in t.POD_BRIDGE}
+ACTIONS = [
+    a.Output(5),
+    a.Output(a.LOCAL),
+    a.Output(a.IN_PORT_NUMBER),
+    a.OutputField(f.OUT_PORT),
+    *(a.Set(x, 1) for x in f.REGISTERS),
+    *(a.Set(x, 1) for x in (f.ETH_SRC, f.ETH_DST, f.ARP_OP, f.ARP_SPA, f.ARP_TPA, f.ARP_SHA, f.ARP_THA)),
+    *(a.Set(x, 1) for x in (f.IP_SRC, f.IP_DST, f.TCP_DST, f.UDP_DST, f.TUN_DST, f.TUN_ID)),
+    a.Set(f.ETH_DST, (1 << 48) - 1),
+    a.Set(f.OUT_PORT, (1 << 32) - 1),
+    a.Set(f.DROP_REASON, 255),
+    *(a.Copy(x, y) for x, y in ((f.ETH_SRC, f.ETH_DST), (f.ARP_SHA, f.ARP_THA), (f.ARP_SPA, f.ARP_TPA))),
+    *(a.Copy(x, y) for x, y in ((f.ARP_TPA, f.SWAP), (f.SWAP, f.ARP_SPA), (f.IP_SRC, f.IP_DST))),
+    a.ForgetInPort(),
+    a.DecTtl(),
+    a.ToGroup(0x7FFFFFFF),
+    a.Goto(t.DROP),
+    a.Ct(a.ZONE, t.DROP),
+    a.Ct(a.SNAT_ZONE, t.DROP, commit=True),
+    a.Ct(a.ZONE, t.DROP, commit=True, mark=a.ALLOWED),
+    a.Ct(a.ZONE, t.DROP, commit=True, mark=0x80000000),
+    a.Ct(a.ZONE, t.DROP, nat=a.Nat()),
+    a.Ct(a.ZONE, t.DROP, commit=True, nat=a.Nat("dst", 0x0A000001, 8080)),
+    a.Ct(a.ZONE, t.DROP, commit=True, nat=a.Nat("src", 0x0A000001)),
+]
+UNSENDABLE = [
+    (a.Ct(a.ZONE, t.DROP, commit=True, mark=0x3), "only the highest bit of a mark is set"),
+    (a.Copy(f.HAIRPIN, FLAG), "a move begins at bit 0 of the register, wherever the field begins"),
+    (a.Ct(a.ZONE, t.DROP, commit=True, nat=a.Nat("src", 1), mark=a.ALLOWED), "Ryu leaves out the padding after nat"),
+]
+
+
+@pytest.mark.parametrize(
+    "action",
+    ACTIONS + [pytest.param(x, marks=pytest.mark.xfail(strict=True, reason=reason)) for x, reason in UNSENDABLE],
+    ids=str,
+)
+def test_action_means_the_same_on_the_wire(action: a.Action) -> None:
+    sent = flow(t.ARP_RESPONDER, match(), action)
+    assert flow_of(wire.set_flow(sent), TABLES)[2] == (action,)
+
+
+def test_actions_keep_their_order_and_goto_comes_last() -> None:
+    actions = (a.Set(f.ETH_DST, 1), a.DecTtl(), a.Set(f.ETH_DST, 2), a.Output(1), a.Goto(t.DROP))
+    assert flow_of(wire.set_flow(flow(t.OUTPUT, match(), *actions)), TABLES)[2] == actions
+
+
+def test_drop_has_no_instructions() -> None:
+    assert parsed(wire.set_flow(flow(t.DROP, match(DropReason=1)))).instructions == []
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda x: f"{x.needs}-{x.name}")
+@pytest.mark.parametrize("value", [0, 1, "all ones"])
+def test_exact_match_means_the_same_on_the_wire(field: f.Field, value: int | str) -> None:
+    bits = (1 << field.bits) - 1 if value == "all ones" else int(value)
+    items = match(field.needs, **{field.name: bits}) if field.name != "dl_type" else ((field, bits, None),)
+    assert match_of(parsed(wire.set_flow(flow(t.UN_SNAT, items))).match) == set(items)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        match("ip", nw_dst="10.96.0.0/16", nw_src="10.0.0.0/8"),
+        match("arp", arp_tpa="10.0.0.0/24"),
+        match("ip", ct_state="-new+est-rpl+trk", ct_mark=(0, a.ALLOWED)),
+        match("ip", ct_state="+inv+trk", ct_mark=(1, 1)),
+        match(PktSource=3, Hairpin=1, DropReason=2),
+        match("tcp", PktSource=0, nw_dst="10.96.0.10", tp_dst=443),
+        match(),
+    ],
+    ids=str,
+)
+def test_match_of_several_parts_means_the_same_on_the_wire(items: tuple[MatchItem, ...]) -> None:
+    assert match_of(parsed(wire.set_flow(flow(t.UN_SNAT, items))).match) == set(items)
+
+
+def programs() -> dict[str, tuple[t.Pipeline, Program]]:
+    found = {
+        f"{name} {cni} {bridge}": (t.PIPELINES[bridge], program)
+        for cni in ("flannel", "calico")
+        for name, view in cluster(cni).items()
+        for bridge, program in (
+            ("br-int", pod_bridge(view, cni_of(view), OVS)),
+            ("br-ex", uplink_bridge(view, cni_of(view))),
+        )
+    }
+    return found | {name: (t.PIPELINES["br-fabric"], fabric_switch(view)) for name, view in fabric().items()}
+
+
+@pytest.mark.parametrize("name", programs())
+def test_every_flow_of_a_program_comes_back_as_it_was_with_its_cookie_in_place(name: str) -> None:
+    pipeline, program = programs()[name]
+    tables = {table.number: table for table in pipeline}
+    for sent in (x for fragment in program.values() for x in fragment.flows):
+        raw = wire.set_flow(sent)
+        message, items, actions = flow_of(raw, tables)
+        assert (message.command, message.table_id, message.priority) == (0, sent.table.number, sent.priority)
+        assert (items, actions) == (set(sent.match), sent.actions)
+        assert (message.idle_timeout, message.hard_timeout, message.flags) == (0, 0, 0)
+        assert struct.unpack_from("!Q", raw, 8) == (message.cookie,) == (sent.cookie,)
+
+
+@pytest.mark.parametrize("name", programs())
+def test_every_group_of_a_program_comes_back_as_it_was(name: str) -> None:
+    pipeline, program = programs()[name]
+    tables = {table.number: table for table in pipeline}
+    for group in (x for fragment in program.values() for x in fragment.groups):
+        message = parsed(wire.set_group(group))
+        assert (message.command, message.type, message.group_id) == (0x8000, ofp.OFPGT_SELECT, group.id)
+        read = [(b.weight, b.watch_port, tuple(action_of(x, tables) for x in b.actions)) for b in message.buckets]
+        assert read == [(b.weight, ofp.OFPP_ANY if b.watch is None else b.watch, b.actions) for b in group.buckets]
+
+
+@pytest.mark.parametrize("action", [x for x in ACTIONS if not isinstance(x, a.Goto)], ids=str)
+def test_every_bucket_is_as_long_as_it_says_and_ends_on_eight_bytes(action: a.Action) -> None:
+    group = Group(3, (Bucket((action,), weight=2), Bucket((a.Output(1),), watch=1)), "test", "owner")
+    raw = wire.set_group(group)
+    assert raw[16:] == wire.buckets(group)
+    at, seen = 16, 0
+    while at < len(raw):
+        length, weight, watch, any_group = struct.unpack_from("!HHII", raw, at)
+        assert (weight, watch, any_group) == [(2, ofp.OFPP_ANY, ofp.OFPG_ANY), (1, 1, ofp.OFPG_ANY)][seen]
+        # Its actions fill it, each as long as it says.
+        inside = at + 16
+        while inside < at + length:
+            inside += struct.unpack_from("!HH", raw, inside)[1]
+        assert inside == at + length
+        assert length % 8 == 0
+        at, seen = at + length, seen + 1
+    assert (at, seen) == (len(raw), 2)
+
+
+def test_group_without_buckets_and_its_removal() -> None:
+    assert parsed(wire.set_group(Group(3, (), "test", "owner"))).buckets == []
+    message = parsed(wire.remove_group(3))
+    assert (message.command, message.group_id, message.buckets) == (ofp.OFPGC_DELETE, 3, [])
+
+
+def test_flow_is_removed_by_exactly_its_slot() -> None:
+    sent = flow(t.L3_FORWARDING, match("ip", nw_dst="10.0.0.0/24", PktSource=1), a.Goto(t.DROP))
+    message, items, actions = flow_of(wire.remove_flow(sent), TABLES)
+    assert (message.command, message.table_id, message.priority) == (ofp.OFPFC_DELETE_STRICT, 40, 7)
+    assert (items, actions) == (set(sent.match), ())
+    assert (message.cookie_mask, message.out_port, message.out_group) == (0, ofp.OFPP_ANY, ofp.OFPG_ANY)
+
+
+def test_cookie_is_removed_whatever_flow_bears_it_in_its_table_only() -> None:
+    message, items, actions = flow_of(wire.remove_cookie(40, 0x6D << 56 | 5), TABLES)
+    assert (message.command, message.table_id) == (ofp.OFPFC_DELETE, 40)
+    assert (message.cookie, message.cookie_mask) == (0x6D << 56 | 5, (1 << 64) - 1)
+    assert (items, actions) == (set(), ())
+    assert (message.out_port, message.out_group) == (ofp.OFPP_ANY, ofp.OFPG_ANY)
+
+
+def test_requests_bear_the_number_by_which_they_are_answered() -> None:
+    assert wire.barrier(0x01020304) == bytes([5, 20, 0, 8, 1, 2, 3, 4])
+    assert wire.group_desc_request(9)[:12] == bytes([5, 18, 0, 16, 0, 0, 0, 9, 0, 7, 0, 0])
+    stats = wire.flow_stats_request(8)
+    assert stats[:12] == bytes([5, 18, 0, len(stats), 0, 0, 0, 8, 0, 1, 0, 0])
+    # Every table, any port and group, and no cookie: nothing is left out.
+    assert stats[16:40] == b"\xff\0\0\0" + b"\xff" * 8 + bytes(4) + bytes(8)
+
+
+@pytest.mark.parametrize("action", [a.Goto(t.DROP), "drop"])
+def test_what_a_bucket_cannot_do_is_refused(action: Any) -> None:
+    with pytest.raises(TypeError, match="no action of a bucket"):
+        wire.buckets(Group(1, (Bucket((action,)),), "test", "owner"))
