@@ -84,6 +84,7 @@ class Lab:
     def start(self, progress: Progress = lambda _: None) -> None:
         """Build everything; returns when switches forward and the control plane runs. Pods follow as the store asks."""
         progress("fabric and nodes")
+        self.controller.start()  # first, for it takes longest
         self.store.create(self._lab_object())
         for switch in fabric.switches(self.config.fabric):
             host = hosts.Host(switch.name)
@@ -92,7 +93,6 @@ class Lab:
             self.store.create(fabric.switch_object(switch))
         for wanted in self.config.nodes:
             self._plan(wanted)
-        self.controller.start()
         ports = {name: self._wire_switch(name) for name in self.switches}
         progress("switches")
         bridges = {name: [nodes.switch_bridge(ports[name], self.parts.tables)] for name in self.switches}
@@ -100,7 +100,7 @@ class Lab:
         machines = {**self.switches, **{n.name: n.machine for n in self.nodes.values()}}
         with ThreadPoolExecutor(max_workers=4) as pool:
             _all(pool.map(lambda name: nodes.prepare(machines[name], bridges[name], self._database), machines))
-            self.controller.wait_listening()  # a switch that finds nobody there tries again only after a second
+            self.controller.wait_listening(len(self.bridges()))  # a switch that finds nobody there tries again only after a second
             _all(pool.map(self._start_machine, machines))
         progress("control plane")
         self.confirm()
@@ -120,6 +120,7 @@ class Lab:
             links.set_up(machine.pid, name, True)
             machine.switch.add_ports("br-fabric", [Port(name, planned.attachment.port)])
             nodes.prepare(planned.machine, self._bridges_of(planned), self._database)
+            self.controller.wait_listening(len(self.bridges()))
             self._start_machine(planned.name)
             self.confirm()
             for other in self.nodes.values():

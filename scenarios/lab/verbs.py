@@ -234,7 +234,7 @@ def _controller(request: Request) -> Any:
         if lab.controller.process is not None:
             raise InputError("controller start", "it runs already", "controller restart")
         lab.controller.start()
-        lab.controller.wait_listening()
+        lab.controller.wait_listening(len(lab.bridges()))
         lab.confirm()
     pid = lab.controller.process.pid if lab.controller.process else None
     return {"action": action, "pid": pid, "seconds": round(time.monotonic() - began, 3)}

@@ -1,12 +1,13 @@
-"""Whole programs as text, against listings kept in golden/, so that a changed flow shows in review.
+"""Whole programs and their document as text, against the files kept of them, so that a change shows in review.
 
-MININETES_GOLDEN=write rewrites the files, after printing what changes.
+MININETES_GOLDEN=write rewrites those files, after printing what changes.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import unified_diff
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from views import OVS, SWITCHES, cluster, cni_of, fabric
+from views import OVS, SWITCHES, WEB_TLS, A, cluster, cni_of, fabric
 
 from controllers.compile import fabric_switch, pod_bridge, uplink_bridge
+from controllers.flow import document
 from controllers.flow.program import Program, check, listing
+from controllers.simulate import Switch
 from controllers.state import NodeView
 
 GOLDEN = Path(__file__).parent / "golden"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "pipeline.md"
 SEEDS = range(5)
 
 
@@ -48,18 +52,36 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_program_is_as_it_was_reviewed(name: str) -> None:
-    program, file = PROGRAMS[name](), GOLDEN / f"{name}.txt"
-    check(program)
-    got, had = listing(program), file.read_text() if file.exists() else ""
-    changes = "".join(unified_diff(had.splitlines(True), got.splitlines(True), f"golden/{name}.txt", "compiled"))
+def assert_kept(file: Path, got: str) -> None:
+    """The file holds this text, or, where that was asked for, does from now on."""
+    had = file.read_text() if file.exists() else ""
+    changes = "".join(unified_diff(had.splitlines(True), got.splitlines(True), f"{file.name} as kept", "as compiled"))
     if os.environ.get("MININETES_GOLDEN") == "write" and changes:
         print(changes)
-        GOLDEN.mkdir(exist_ok=True)
+        file.parent.mkdir(exist_ok=True)
         file.write_text(got)
     else:
         assert not changes, f"\n{changes}\nIf this is what you want: MININETES_GOLDEN=write"
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_is_as_it_was_reviewed(name: str) -> None:
+    program = PROGRAMS[name]()
+    check(program)
+    assert_kept(GOLDEN / f"{name}.txt", listing(program))
+
+
+def test_document_says_what_the_code_does() -> None:
+    assert_kept(DOCUMENT, document.text())
+
+
+def test_document_walks_a_packet_through_the_tables_that_it_passes() -> None:
+    view = cluster("flannel")["node-1"]
+    packet = {"in_port": A.port, "dl_src": A.mac, "dl_dst": view.node.gateway_mac, "dl_type": 0x800, "nw_src": A.ip}
+    packet |= {"nw_dst": WEB_TLS.address, "nw_proto": 6, "nw_ttl": 64, "tp_src": 1, "tp_dst": WEB_TLS.port}
+    passed = [flow.table.name for flow, _ in Switch(pod_bridge(view, cni_of(view), OVS)).run(packet).steps]
+    walk = re.findall(r"\*\*(\w+)\*\*", document.text())
+    assert [name for name in walk if name not in ("Reject", "Uplink", "FabricForward")] == passed
 
 
 def test_every_golden_file_is_compared() -> None:

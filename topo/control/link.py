@@ -38,7 +38,7 @@ class Controller:
         self.process: subprocess.Popen[bytes] | None = None
         self.failure = ""
         self.synced: dict[tuple[str, str], dict[str, Any]] = {}
-        self._listening = False
+        self._listening = 0
         self._changed = threading.Condition()
         self._answers: dict[int, queue.SimpleQueue[Any]] = {}
         self._ids = itertools.count(1)
@@ -53,7 +53,7 @@ class Controller:
         """Start the process; `wait_listening` says when switches can connect."""
         with self._changed:
             self.synced.clear()
-            self.failure, self._listening = "", False
+            self.failure, self._listening = "", 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -66,9 +66,9 @@ class Controller:
             self.process.wait()
             self.process = None
 
-    def wait_listening(self) -> None:
-        """Until the controller listens for every switch of the store. Raises ControllerGone."""
-        self._wait(lambda: self._listening, _START_TIMEOUT, "did not start to listen")
+    def wait_listening(self, bridges: int) -> None:
+        """Until the controller listens for so many bridges. Raises ControllerGone."""
+        self._wait(lambda: self._listening >= bridges, _START_TIMEOUT, f"did not listen for {bridges} bridges")
 
     def wait_synced(self, bridges: Sequence[tuple[str, str]], revision: int, timeout: float) -> None:
         """Until each bridge holds the flows of this store revision, confirmed by a barrier. Raises ControllerGone."""
@@ -160,7 +160,7 @@ class Controller:
         with self._changed:
             match message["report"]:
                 case "listening":
-                    self._listening = True
+                    self._listening = message["bridges"]
                 case "synced":
                     self.synced[tuple(message["bridge"])] = message
                     self.failure = ""
