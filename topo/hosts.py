@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
+from mininet.cli import CLI
 from mininet.link import Intf, Link
 from mininet.net import Mininet
 from mininet.node import Node
@@ -63,6 +64,12 @@ class Host(Node):
                 process.wait()
 
 
+class CommandLine(CLI):
+    """Mininet's command line, which takes our names: Kubernetes' have hyphens and dots."""
+
+    identchars = CLI.identchars + "-."
+
+
 def empty_network() -> Mininet:
     """A Mininet network to which the lab adds what it builds; its command line sees everything in it."""
     return Mininet(topo=None, build=False, controller=None, autoSetMacs=False)
@@ -83,20 +90,28 @@ def remove(network: Mininet, host: Host) -> None:
     network.links[:] = [x for x in network.links if host not in (x.intf1.node, x.intf2.node)]
 
 
-def add_link(network: Mininet, one: Host, one_name: str, two: Host, two_name: str) -> None:
-    """Tell Mininet of a link that exists already."""
+def add_link(network: Mininet, one: Host, one_name: str, two: Host, two_name: str, ip: str = "") -> None:
+    """Tell Mininet of a link that exists already. ip: the first end's address, by which its host's name is replaced."""
     link = Link.__new__(Link)
     link.intf1 = BuiltIntf(one_name, node=one, link=link, moveIntfFn=_stay)
     link.intf2 = BuiltIntf(two_name, node=two, link=link, moveIntfFn=_stay)
+    link.intf1.ip = ip or None
     network.links.append(link)
 
 
 class BuiltIntf(Intf):
-    """An interface that is configured already."""
+    """An interface that is configured already; it shows with its node, for every pod has an eth0."""
+
+    def __str__(self) -> str:
+        return f"{self.node.name}:{self.name}"
 
     def config(self, **_: Any) -> dict[str, Any]:
         """Mininet would start a shell and ifconfig here."""
         return {}
+
+    def updateIP(self) -> str | None:
+        """The address that stands; a node's is on br-ex, where Mininet would not look."""
+        return self.ip  # type: ignore[no-any-return]
 
 
 def _stay(*_: Any) -> None:

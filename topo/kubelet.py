@@ -164,7 +164,7 @@ class Kubelet:
                 return None
             sandbox = pods.make(key, name, node, ip, self.network, self.checksums)
             hosts.add(self.mininet, sandbox.host)
-            hosts.add_link(self.mininet, sandbox.host, "eth0", node.machine.host, sandbox.interface)
+            hosts.add_link(self.mininet, sandbox.host, "eth0", node.machine.host, sandbox.interface, str(ip))
         self.sandboxes[key] = sandbox
         self._uids[key] = pod["metadata"]["uid"]
         return sandbox

@@ -100,7 +100,8 @@ class Lab:
         machines = {**self.switches, **{n.name: n.machine for n in self.nodes.values()}}
         with ThreadPoolExecutor(max_workers=4) as pool:
             _all(pool.map(lambda name: nodes.prepare(machines[name], bridges[name], self._database), machines))
-            self.controller.wait_listening(len(self.bridges()))  # a switch that finds nobody there tries again only after a second
+            # A switch that finds nobody there tries again only after a second.
+            self.controller.wait_listening(len(self.bridges()))
             _all(pool.map(self._start_machine, machines))
         progress("control plane")
         self.confirm()
@@ -258,7 +259,7 @@ class Lab:
                 self._wire_node(self.nodes[peer])
             elif thing["spec"]["tier"] == "leaf":
                 back = next(int(n) for n, p in self._ports_of(peer).items() if p == name)
-                self._wire(name, ports[number], peer, _port_name(back))
+                self._wire(peer, _port_name(back), name, ports[number])
         return ports
 
     def _ports_of(self, switch: str) -> dict[str, str]:
@@ -268,15 +269,15 @@ class Lab:
 
     def _wire_node(self, node: Node) -> str:
         name = _port_name(node.attachment.port)
-        self._wire(node.attachment.switch, name, node.name, "eth0")
+        self._wire(node.name, "eth0", node.attachment.switch, name, str(node.ip))
         return name
 
-    def _wire(self, one: str, one_port: str, two: str, two_port: str) -> None:
-        """A link of the fabric, shaped at both ends as the lab file says."""
+    def _wire(self, one: str, one_port: str, two: str, two_port: str, ip: str = "") -> None:
+        """A link of the fabric, shaped at both ends as the lab file says. ip: of the first end's machine."""
         link = fabric.link(self.config.fabric, one, two)
         ends = [(self._host(one), one_port), (self._host(two), two_port)]
         links.veth(one_port, ends[0][0].pid, two_port, ends[1][0].pid, link.mtu)
-        hosts.add_link(self.mininet, ends[0][0], one_port, ends[1][0], two_port)
+        hosts.add_link(self.mininet, ends[0][0], one_port, ends[1][0], two_port, ip)
         for host, port in ends:
             shaping.apply(host, port, link)
 

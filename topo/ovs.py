@@ -182,6 +182,10 @@ def _port(bridge: str, port: Port) -> list[str]:
     command += [f"type={port.type}"] if port.type else []
     command += [f'mac="{port.mac}"'] if port.mac else []
     command += [f"options:{key}={value}" for key, value in port.options]
+    if not port.type:
+        # Without this vswitchd would remove what shapes the interface (ovs-vswitchd.conf.db(5), QoS, linux-noop).
+        command += ["--", f"--id=@{port.name}", "create", "QoS", "type=linux-noop"]
+        command += ["--", "set", "Port", port.name, f"qos=@{port.name}"]
     return command
 
 

@@ -15,6 +15,7 @@ from scenarios.cli.inputs import build_options, choices, configure, read
 from scenarios.cli.status import show
 from scenarios.lab import session, verbs
 from topo.cluster.errors import UserError
+from topo.hosts import CommandLine
 from topo.lab import Lab
 
 
@@ -39,13 +40,11 @@ def _run(arguments: Namespace) -> int:
 
 
 def _shell(lab: Lab, arguments: Namespace, tell: object) -> int:
-    from mininet.cli import CLI
-
     status = getattr(tell, "__self__", None)
     if status is not None:
         status.stop()
     _report(lab, arguments.json)
-    CLI(lab.mininet)
+    CommandLine(lab.mininet)
     return 0
 
 

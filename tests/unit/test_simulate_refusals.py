@@ -25,7 +25,7 @@ from controllers.flow.actions import (
     ToGroup,
 )
 from controllers.flow.fields import ip_number
-from controllers.flow.program import BadFlow, Bucket, Flow, Fragment, Group, Writer, match
+from controllers.flow.program import BadFlow, Bucket, Flow, Fragment, Group, Writer, action_text, match
 from controllers.simulate import NotUnderstood, Overlap, Packet, Switch, Trace
 
 PACKET = {
@@ -203,14 +203,14 @@ def test_output_to_a_dead_port_is_lost() -> None:
         (Ct(ZONE, SECOND, commit=True, mark=3),),
         (Ct(ZONE, SECOND, nat=Nat()), Output(1)),
     ],
-    ids=str,
+    ids=action_text,
 )
 def test_action_that_is_not_known_to_work_is_an_error(actions: tuple[Action, ...]) -> None:
     with pytest.raises(NotUnderstood):
         one_flow(*actions)
 
 
-@pytest.mark.parametrize("actions", [(), (Output(1), Output(2)), (Goto(SECOND),)], ids=str)
+@pytest.mark.parametrize("actions", [(), (Output(1), Output(2)), (Goto(SECOND),)], ids=action_text)
 def test_bucket_whose_outcome_is_not_certain_is_an_error(actions: tuple[Action, ...]) -> None:
     flow = Flow(FIRST, 1, match(), (ToGroup(1),), "test", "test", "here:1", 0)
     group = Group(1, (Bucket(actions),), "test", "test")
