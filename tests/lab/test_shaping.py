@@ -10,6 +10,7 @@ from conftest import MANIFESTS, RunningLab, StartLab, mininetes
 
 LAB = """
 kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
 nodes: [{role: control-plane}, {role: worker}]
 mininetes:
   cni: calico
