@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 
-from topo import manifest_rules
+from topo import fabric, manifest_rules
 from topo.cluster.errors import InputError
 from topo.config import FabricConfig, LabConfig, LinkConfig
 from topo.manifest_rules import DNS_LABEL, Problem
@@ -17,23 +17,16 @@ MAX_SWITCHES = 32  # of each kind
 _FABRIC = ("mininetes", "fabric")
 
 
-def switch_names(fabric: FabricConfig) -> tuple[str, ...]:
+def switch_names(config: FabricConfig) -> tuple[str, ...]:
     """switch-1 of a star, or leaf-1.. and spine-1.."""
-    if fabric.shape == "star":
-        return ("switch-1",)
-    return (
-        *(f"leaf-{i}" for i in range(1, fabric.leaves + 1)),
-        *(f"spine-{i}" for i in range(1, fabric.spines + 1)),
-    )
+    return tuple(switch.name for switch in fabric.switches(config))
 
 
 def fabric_links(config: LabConfig) -> tuple[tuple[str, str], ...]:
-    """Every link of the underlay: (node, its switch), nodes taking the leaves in turn, then (leaf, spine)."""
-    switches = switch_names(config.fabric)
-    leaves = [s for s in switches if not s.startswith("spine-")]
-    spines = [s for s in switches if s.startswith("spine-")]
-    nodes = [(node.name, leaves[i % len(leaves)]) for i, node in enumerate(config.nodes)]
-    return (*nodes, *itertools.product(leaves, spines))
+    """Every link of the underlay: (node, its switch), then (leaf, spine)."""
+    nodes = [(node.name, fabric.attach(config.fabric, i).switch) for i, node in enumerate(config.nodes)]
+    switches = fabric.switches(config.fabric)
+    return (*nodes, *((s.name, peer) for s in switches if s.tier == "leaf" for peer in s.ports.values()))
 
 
 def validate(config: LabConfig) -> None:

@@ -13,6 +13,7 @@ from topo import labfile, manifests
 from topo.cluster.errors import InputError
 from topo.cluster.store import Object
 from topo.config import LabConfig
+from topo.manifest_rules import is_subdomain
 
 
 def build_options(parser: ArgumentParser) -> None:
@@ -59,6 +60,8 @@ def configure(arguments: Namespace, config: LabConfig) -> LabConfig:
             raise InputError(f"--cni-option {text}", "has no '='", "KEY=VALUE")
         options[key] = int(value) if value.isdigit() else value
     config = replace(config, cni_options=options, proxy_mode=arguments.proxy or config.proxy_mode, name=arguments.lab)
+    if not is_subdomain(arguments.lab):
+        raise InputError(f"--lab {arguments.lab}", "is no lab's name", "a-z, 0-9, '-' and '.', as dev-1")
     labfile.validate(config)
     return config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_packets_that_stay_on_a_node_are_not_limited_by_its_link(lab: RunningLab
 def test_mininets_command_line_knows_names_with_hyphens(tmp_path: Path) -> None:
     file = tmp_path / "lab.yaml"
     file.write_text(LAB)
-    done = mininetes("up", "--lab", f"cli-{tmp_path.name}", str(file), input=COMMANDS)
+    done = mininetes("up", "--lab", f"cli-{os.getpid()}", str(file), input=COMMANDS)
     assert done.returncode == 0, done.stderr
     shown = done.stdout + done.stderr
     assert "1 packets transmitted, 1 received" in shown
