@@ -18,13 +18,26 @@ class Announcement:
     med: int = 0
 
 
-def preference(path: Announcement) -> tuple[int, int, int]:
-    """Smaller is better: local preference, AS path length, MED (RFC 4271, 9.1.1 and 9.1.2.2 a to c)."""
-    return -path.local_preference, len(path.as_path), path.med
+def best_of(paths: Iterable[Announcement]) -> tuple[Announcement, ...]:
+    """The equally good ones among paths to one prefix, the lowest speaker first.
+
+    Steps of RFC 4271: 9.1.1 local preference; 9.1.2.2 a AS path length; c MED, only among paths from the same
+    neighbouring AS. What step f (lowest identifier) would choose alone comes first, and the others are kept: multipath.
+    """
+    left = list(paths)
+    top = max(p.local_preference for p in left)
+    left = [p for p in left if p.local_preference == top]
+    shortest = min(len(p.as_path) for p in left)
+    left = [p for p in left if len(p.as_path) == shortest]
+    least: dict[tuple[int, ...], int] = {}
+    for path in left:
+        neighbour = path.as_path[:1]
+        least[neighbour] = min(path.med, least.get(neighbour, path.med))
+    return tuple(sorted((p for p in left if p.med == least[p.as_path[:1]]), key=lambda p: p.speaker))
 
 
 def best_paths(announcements: Iterable[Announcement]) -> Mapping[str, tuple[Announcement, ...]]:
-    """For each prefix the equally good paths, the one that a single-path speaker would take first (9.1.2.2 f).
+    """For each prefix its best paths.
 
     One speaker's later announcement of a prefix replaces its earlier one (RFC 4271, section 3.1).
     """
@@ -32,8 +45,4 @@ def best_paths(announcements: Iterable[Announcement]) -> Mapping[str, tuple[Anno
     by_prefix: dict[str, list[Announcement]] = {}
     for path in latest.values():
         by_prefix.setdefault(path.prefix, []).append(path)
-    out = {}
-    for prefix, paths in by_prefix.items():
-        top = min(map(preference, paths))
-        out[prefix] = tuple(sorted((p for p in paths if preference(p) == top), key=lambda p: p.speaker))
-    return out
+    return {prefix: best_of(paths) for prefix, paths in by_prefix.items()}

@@ -166,7 +166,7 @@ class _Run:
         # The actions of a bucket are a set, which the switch orders by kind: only one alone is sure to be done so.
         if len(actions) != 1 or not isinstance(actions[0], a.Output | a.OutputField | a.Ct):
             raise NotUnderstood(f"group {number}: bucket with {', '.join(map(str, actions)) or 'no action'}")
-        self._do(actions, replace(here, packet=dict(here.packet)))
+        self._do(actions, here)
 
     def _output(self, port: int, packet: Packet) -> None:
         if port == packet["in_port"] != 0:
@@ -184,7 +184,7 @@ class _Run:
     def _track(self, ct: a.Ct, here: _Here) -> _Here:
         """The copy that goes on in ct.table."""
         packet = dict(here.packet)
-        # As it is sent to the switch, a mark is one bit; it can be set on a remembered connection only.
+        # A mark is set on a remembered connection only; of more than one bit, others between might change too.
         if packet["dl_type"] != 0x800 or (ct.mark is not None and not (ct.commit and ct.mark.bit_count() == 1)):
             raise NotUnderstood(f"{ct} on {packet}")
         stays = here.connection is not None and here.connection.zone == ct.zone

@@ -128,6 +128,7 @@ class ClusterState:
         self._home: dict[str, str] = {}
         self._service_objects: dict[str, Object] = {}
         self._slices: dict[str, dict[str, Object]] = {}
+        self._slice_home: dict[str, str] = {}
         self._owned_ports: dict[str, tuple[str, ...]] = {}
         self._numbers: dict[str, int] = {}
         self._stale: set[str] = set()
@@ -144,8 +145,12 @@ class ClusterState:
             self._stale.add(key)
         elif kind == "EndpointSlice":
             service = f"{meta['namespace']}/{meta.get('labels', {}).get('kubernetes.io/service-name', '')}"
+            before = self._slice_home.pop(key, service)
+            if before != service:  # relabelled
+                self._slices[before].pop(key, None)
             self._put(self._slices.setdefault(service, {}), key, gone, thing)
-            self._stale.add(service)
+            self._put(self._slice_home, key, gone, service)
+            self._stale |= {before, service}
         elif kind == "Node":
             node = None if gone else _node(thing)
             if node is None:

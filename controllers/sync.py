@@ -21,17 +21,25 @@ _CHUNK = 1 << 16
 
 @dataclass(slots=True)
 class Held:
-    """What a bridge was found to hold of ours: table and cookie of each flow, bucket bytes of each group."""
+    """What a bridge was found to hold of ours: table and cookie of each flow, bucket bytes of each group.
+
+    repeated: places held by more than one flow, which so prove nothing.
+    """
 
     cookies: set[tuple[int, int]] = field(default_factory=set)
     groups: dict[int, bytes] = field(default_factory=dict)
+    repeated: set[tuple[int, int]] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
 class Resync:
-    """The difference between a program and what a bridge was found to hold."""
+    """The difference between a program and what a bridge was found to hold.
+
+    doubtful: removed before anything is set; the rest that is stale goes last.
+    """
 
     change: Change
+    doubtful: tuple[tuple[int, int], ...]
     stale_cookies: tuple[tuple[int, int], ...]
     stale_groups: tuple[int, ...]
 
@@ -45,12 +53,13 @@ def resync(held: Held, program: Program) -> Resync:
         place = flow.table.number, flow.cookie
         times[place] = times.get(place, 0) + 1
     # A cookie that two wanted flows share proves neither: both are sent.
-    held_once = {place for place in held.cookies if times.get(place, 1) == 1}
+    held_once = {place for place in held.cookies - held.repeated if times.get(place, 1) == 1}
     return Resync(
         Change(
             set_flows=tuple(x for x in flows if (x.table.number, x.cookie) not in held_once),
             set_groups=tuple(g for g in groups if held.groups.get(g.id) != wire.buckets(g)),
         ),
+        doubtful=tuple(sorted(held.repeated & set(times))),
         stale_cookies=tuple(sorted(held.cookies - set(times))),
         stale_groups=tuple(sorted(set(held.groups) - {g.id for g in groups})),
     )
@@ -130,6 +139,8 @@ class BridgeSync:
     def holds_flow(self, table: int, cookie: int) -> None:
         """Part of a read-back."""
         if is_ours(cookie):
+            if (table, cookie) in self._held.cookies:
+                self._held.repeated.add((table, cookie))
             self._held.cookies.add((table, cookie))
 
     def holds_groups(self, raw: bytes) -> None:
@@ -168,7 +179,8 @@ class BridgeSync:
             return False
         todo = resync(self._held, program)
         stale_text = self._describe_stale(self.name, [c for _, c in todo.stale_cookies])
-        messages = [wire.set_group(g) for g in todo.change.set_groups]
+        messages = [wire.remove_cookie(*place) for place in todo.doubtful]
+        messages += [wire.set_group(g) for g in todo.change.set_groups]
         messages += [wire.set_flow(x) for x in todo.change.set_flows]
         messages += [wire.remove_cookie(*place) for place in todo.stale_cookies]
         messages += [wire.remove_group(number) for number in todo.stale_groups]

@@ -143,7 +143,7 @@ def _action(action: a.Action) -> Any:
         case a.Set(target, value):
             return parser.OFPActionSetField(**{target.oxm: value})
         case a.Copy(source, target):
-            return parser.NXActionRegMove(source.nxm, target.nxm, source.bits)
+            return parser.NXActionRegMove(source.nxm, target.nxm, source.bits, _first(source), _first(target))
         case a.ForgetInPort():
             return parser.NXActionRegLoad(15, "in_port_nxm", 0)
         case a.DecTtl():
@@ -156,6 +156,11 @@ def _action(action: a.Action) -> Any:
             raise TypeError(f"{action!r} is no action of a bucket or an apply list")
 
 
+def _first(field: f.Field) -> int:
+    """The bit of the switch's field at which ours begins."""
+    return field.first if isinstance(field, f.Register) else 0
+
+
 def _bits(register: f.Register) -> int:
     """First bit and width as Nicira actions encode them (ofs << 6 | nbits - 1)."""
     return register.first << 6 | register.bits - 1
@@ -163,12 +168,13 @@ def _bits(register: f.Register) -> int:
 
 def _ct(ct: a.Ct) -> Any:
     nested: list[Any] = []
-    if ct.nat is not None:
-        nested.append(_nat(ct.nat))
     if ct.mark is not None:
-        # Only the mark's own bit, so that others in ct_mark stay.
-        bit = ct.mark.bit_length() - 1
-        nested.append(parser.NXActionRegLoad(bit << 6 | 0, "ct_mark", 1))
+        # Only the mark's own bits, so that others in ct_mark stay.
+        low = (ct.mark & -ct.mark).bit_length() - 1
+        width = ct.mark.bit_length() - low
+        nested.append(parser.NXActionRegLoad(low << 6 | width - 1, "ct_mark", ct.mark >> low))
+    if ct.nat is not None:  # last, for Ryu leaves out the padding after it
+        nested.append(_nat(ct.nat))
     return parser.NXActionCT(
         flags=1 if ct.commit else 0,
         zone_src="",

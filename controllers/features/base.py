@@ -71,6 +71,9 @@ def _bridge(service_subnet: str, pod_subnet: str) -> Fragment:
         Goto(t.L3_FORWARDING),
     )
     w.flow(t.CONNTRACK, t.NORMAL, match("ip"), Ct(ZONE, t.after(t.CONNTRACK), nat=Nat()))
+    # The kernel's ICMP error about a rejected packet: no connection was committed, so conntrack finds it invalid.
+    about_reject = match("icmp", ct_state="+inv+trk", PktSource=f.FROM_GATEWAY, icmp_type=3)
+    w.flow(t.CONNTRACK_STATE, t.HIGH + 1, about_reject, Goto(t.L3_FORWARDING))
     w.flow(t.CONNTRACK_STATE, t.HIGH, match("ip", ct_state="+inv+trk"), *drop(f.DROP_INVALID))
     # Only a connection that was judged once may skip the judges: NAT commits it before that.
     w.flow(

@@ -60,6 +60,7 @@ ARP_THA = Field("arp_tha", 48, "arp_tha", "arp_tha_nxm", show=mac_text, needs="a
 IP_PROTO = Field("nw_proto", 8, "ip_proto", needs="ip")
 IP_SRC = Field("nw_src", 32, "ipv4_src", "ipv4_src_nxm", show=ip_text, needs="ip")
 IP_DST = Field("nw_dst", 32, "ipv4_dst", "ipv4_dst_nxm", show=ip_text, needs="ip")
+ICMP_TYPE = Field("icmp_type", 8, "icmpv4_type", needs="icmp")
 TCP_DST = Field("tp_dst", 16, "tcp_dst", needs="tcp")
 TCP_SRC = Field("tp_src", 16, "tcp_src", needs="tcp")
 UDP_DST = Field("tp_dst", 16, "udp_dst", needs="udp")
@@ -87,7 +88,7 @@ CT_STATE = Field("ct_state", 32, "ct_state", needs="ip")
 CT_MARK = Field("ct_mark", 32, "ct_mark", "ct_mark", show=_hex, needs="ip")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Register(Field):
     """Bits first..last of an Open vSwitch register, alive from table `since` to table `until` (numbers, inclusive)."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
 from controllers.flow import fields as f
-from controllers.flow.actions import Action, Ct, Goto, Set
-from controllers.flow.tables import Table
+from controllers.flow.actions import Action, Copy, Ct, Goto, OutputField, Set
+from controllers.flow.tables import Table, further
 
 # (field, value, mask or None for exact)
 MatchItem = tuple[f.Field, int, int | None]
@@ -102,11 +102,27 @@ def cookie_of(
 ) -> int:
     """magic 8 bits | crc of feature and owner 16 | crc of the content 32 | table 8.
 
+    The content is the text, and the numbers behind its names: what it says must not depend on what things are called.
     Equal cookies of one program mean equal flows, bar a collision, which the read-back treats as "send again".
     """
-    content = crc32(f"{priority},{match_text(match)} actions={action_text(actions)}".encode())
+    numbers = [str(getattr(part, "place", "")) for part in _fields(match, actions)]
+    numbers += [str(a.table.number) for a in actions if isinstance(a, Goto | Ct)]
+    content = crc32(f"{priority},{match_text(match)} actions={action_text(actions)} {numbers}".encode())
     who = crc32(f"{feature}|{owner}".encode()) & 0xFFFF
     return MAGIC << 56 | who << 40 | content << 8 | table.number
+
+
+def _fields(match: tuple[MatchItem, ...], actions: tuple[Action, ...]) -> Iterator[f.Field]:
+    """Every field that a flow reads or writes."""
+    yield from (field for field, _, _ in match)
+    for action in actions:
+        match action:
+            case Set(target, _):
+                yield target
+            case OutputField(source):
+                yield source
+            case Copy(source, target):
+                yield from (source, target)
 
 
 def action_text(actions: tuple[Action, ...]) -> str:
@@ -179,10 +195,10 @@ _FIELDS: tuple[f.Field, ...] = (
     (f.ETH_TYPE, f.IP_PROTO, f.CT_STATE, f.CT_MARK)
     + f.REGISTERS
     + (f.IN_PORT, f.ETH_SRC, f.ETH_DST, f.ARP_OP, f.ARP_SPA, f.ARP_TPA, f.ARP_SHA, f.ARP_THA, f.IP_SRC, f.IP_DST)
-    + (f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST, f.SCTP_SRC, f.SCTP_DST, f.TUN_DST, f.TUN_ID)
+    + (f.ICMP_TYPE, f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST, f.SCTP_SRC, f.SCTP_DST, f.TUN_DST, f.TUN_ID)
 )
 _RANK = {field: i for i, field in enumerate(_FIELDS)}
-_PORT_FIELDS = {"tcp", "udp", "sctp"}
+_PORT_FIELDS = {"tcp", "udp", "sctp", "icmp"}
 
 
 def _order(item: MatchItem) -> int:
@@ -231,12 +247,11 @@ def _short(path: str) -> str:
 
 
 def _check(flow: Flow) -> None:
-    used = [field for field, _, _ in flow.match] + [a.target for a in flow.actions if isinstance(a, Set)]
-    for field in used:
+    for field in _fields(flow.match, flow.actions):
         if isinstance(field, f.Register) and not field.since <= flow.table.number <= field.until:
             raise BadFlow(f"{flow.source}: {field.name} is not alive in {flow.table}: {flow.text()}")
     for action in flow.actions:
-        if isinstance(action, Goto | Ct) and action.table.number <= flow.table.number:
+        if isinstance(action, Goto | Ct) and action.table not in further(flow.table):
             raise BadFlow(f"{flow.source}: {action} does not go forward from {flow.table}")
     if any(isinstance(a, Goto) for a in flow.actions[:-1]):
         raise BadFlow(f"{flow.source}: goto_table must come last: {flow.text()}")

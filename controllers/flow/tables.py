@@ -73,3 +73,13 @@ _NEXT: dict[Table, Table] = {one: two for pipeline in PIPELINES.values() for one
 def after(table: Table) -> Table:
     """The table that follows in the same pipeline. Raises KeyError at the end of one."""
     return _NEXT[table]
+
+
+_FURTHER: dict[Table, frozenset[Table]] = {
+    table: frozenset(pipeline[i + 1 :]) for pipeline in PIPELINES.values() for i, table in enumerate(pipeline)
+}
+
+
+def further(table: Table) -> frozenset[Table]:
+    """The tables that a packet may still reach from `table`: the later ones of its pipeline."""
+    return _FURTHER.get(table, frozenset())

@@ -46,7 +46,6 @@ def test_lower_med_wins_among_paths_of_one_neighbour() -> None:
     assert speakers(replace(PLAIN, as_path=(7,), med=5), replace(PLAIN, speaker=9, as_path=(7,), med=4)) == (9,)
 
 
-@pytest.mark.xfail(strict=True, reason="MED is compared between neighbours too (RFC 4271, 9.1.2.2 c: only within one)")
 def test_med_says_nothing_between_different_neighbours() -> None:
     one, two = replace(PLAIN, as_path=(7,), med=5), replace(PLAIN, speaker=9, as_path=(8,), med=4)
     assert speakers(one, two) == (5, 9)

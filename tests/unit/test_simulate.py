@@ -327,7 +327,6 @@ def test_tcp_reset_that_the_kernel_sends_for_a_service_reaches_the_pod(cni: str)
     assert ends(end.packet) == ("10.96.0.30", 80, f.ip_text(A.ip), 40000)
 
 
-@pytest.mark.xfail(strict=True, reason="conntrack finds an error about an untracked packet invalid; then it is dropped")
 @both_cnis
 def test_icmp_error_that_the_kernel_sends_for_a_udp_service_reaches_the_pod(cni: str) -> None:
     net = Net(cni)

@@ -143,6 +143,16 @@ def test_connection_is_not_remembered_without_a_commit_nor_in_another_zone() -> 
     assert seen == [2, 2, 1, 1, 2]
 
 
+def test_packet_is_translated_once_in_a_zone_however_often_it_is_tracked_there() -> None:
+    def build(w: Writer) -> None:
+        w.flow(FIRST, 1, match("ip"), Ct(ZONE, SECOND, commit=True, nat=Nat("dst", 9)))
+        w.flow(SECOND, 1, match("ip"), Ct(ZONE, LAST, nat=Nat()))
+        w.flow(LAST, 1, match(), Output(1))
+
+    bridge = switch(build)
+    assert [bridge.run(PACKET).outputs[0][1]["nw_dst"] for _ in range(2)] == [9, 9]
+
+
 def test_two_connections_that_would_get_the_same_answer_are_an_error() -> None:
     hide = Ct(ZONE, SECOND, commit=True, nat=Nat("src", 1))
     bridge = switch(lambda w: w.flow(FIRST, 1, match("ip"), hide))

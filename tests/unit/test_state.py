@@ -259,7 +259,6 @@ def test_same_view_compiles_to_the_same_fragments_and_a_change_to_few_others() -
     assert all(one[key] is four[key] for key in one | four)
 
 
-@pytest.mark.xfail(strict=True, reason="a slice is looked for under the Service that its newest label names")
 def test_slice_that_is_relabelled_serves_only_its_new_service() -> None:
     state = state_of(*BASE, WEB, OTHER, slice_of("s", "web", (2, True)))
     state.apply("EndpointSlice", "MODIFIED", slice_of("s", "plumless", (2, True)))
