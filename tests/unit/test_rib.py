@@ -49,6 +49,7 @@ def test_lower_med_wins_among_paths_of_one_neighbour() -> None:
 def test_med_says_nothing_between_different_neighbours() -> None:
     one, two = replace(PLAIN, as_path=(7,), med=5), replace(PLAIN, speaker=9, as_path=(8,), med=4)
     assert speakers(one, two) == (5, 9)
+    assert speakers(one, two, replace(two, speaker=3, med=6), replace(one, speaker=4, med=1)) == (4, 9)
 
 
 def test_equal_paths_are_all_kept_the_lowest_speaker_first_in_whichever_order_they_come() -> None:

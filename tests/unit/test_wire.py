@@ -84,7 +84,8 @@ def action_of(read: Any, tables: dict[int, t.Table]) -> a.Action:
             nested = {type(x).__name__: x for x in read.actions}
             nat, load = nested.pop("NXActionNAT", None), nested.pop("NXActionRegLoad", None)
             assert not nested
-            assert load is None or (load.dst, (load.ofs_nbits & 0x3F) + 1) == ("ct_mark", load.value.bit_length())
+            # Every bit that is written is one of the mark's: others stay as they are.
+            assert load is None or (load.dst, load.value) == ("ct_mark", (2 << (load.ofs_nbits & 0x3F)) - 1)
             mark = None if load is None else load.value << (load.ofs_nbits >> 6)
             commit = {0: False, 1: True}[read.flags]
             return a.Ct(read.zone_ofs_nbits, tables[read.recirc_table], commit, nat and nat_of(nat), mark)
@@ -159,12 +160,16 @@ ACTIONS = [
     a.Ct(a.ZONE, t.DROP, commit=True, nat=a.Nat("src", 1), mark=a.ALLOWED),
     a.Ct(a.ZONE, t.DROP, commit=True, mark=0x6),
     a.Copy(f.HAIRPIN, FLAG),
+    a.Copy(FLAG, f.HAIRPIN),
 ]
+
+
+GAP = a.Ct(a.ZONE, t.DROP, commit=True, mark=0x5)
 
 
 @pytest.mark.parametrize(
     "action",
-    ACTIONS,
+    ACTIONS + [pytest.param(GAP, marks=pytest.mark.xfail(strict=True, reason="the bit between is cleared"))],
     ids=str,
 )
 def test_action_means_the_same_on_the_wire(action: a.Action) -> None:
