@@ -123,7 +123,7 @@ class Mininetes(app_manager.RyuApp):
     def _barrier(self, event: Any) -> None:
         self._bridge(event.msg.datapath.address).answered(event.msg.xid)
 
-    @set_ev_cls(ofp_event.EventOFPFlowStatsReply, MAIN_DISPATCHER)
+    @set_ev_cls(ofp_event.EventOFPFlowDescStatsReply, MAIN_DISPATCHER)
     def _flows(self, event: Any) -> None:
         bridge = self._bridge(event.msg.datapath.address)
         for flow in event.msg.body:

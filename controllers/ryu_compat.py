@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import warnings
 from typing import Any
 
@@ -32,8 +33,8 @@ from ryu.controller.handler import (  # noqa: E402
     MAIN_DISPATCHER,
     set_ev_cls,
 )
-from ryu.ofproto import ofproto_v1_4 as ofp  # noqa: E402
-from ryu.ofproto import ofproto_v1_4_parser as parser  # noqa: E402
+from ryu.ofproto import ofproto_v1_5 as ofp  # noqa: E402
+from ryu.ofproto import ofproto_v1_5_parser as parser  # noqa: E402
 from ryu.ofproto.ofproto_protocol import ProtocolDesc  # noqa: E402
 
 __all__ = [
@@ -62,6 +63,21 @@ class NoTcpListener:
 
 
 ofp_handler.OpenFlowController = NoTcpListener
+
+
+def _read_copy_field(cls: Any, buffer: bytes, offset: int) -> Any:
+    """OFPActionCopyField.parser, which in Ryu takes the padding behind the two fields for a third."""
+    _, length, bits, source, target = struct.unpack_from("!HHHHH", buffer, offset)
+    rest, fields = bytes(buffer[offset + 12 : offset + length]), []
+    for _ in range(2):
+        field, rest = parser.OFPOxmId.parse(rest)
+        fields.append(field)
+    made = cls(n_bits=bits, src_offset=source, dst_offset=target, oxm_ids=fields)
+    made.type, made.len = ofp.OFPAT_COPY_FIELD, length
+    return made
+
+
+parser.OFPActionCopyField.parser = classmethod(_read_copy_field)
 
 
 class UnixStream:

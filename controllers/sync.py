@@ -144,10 +144,10 @@ class BridgeSync:
             self._held.cookies.add((table, cookie))
 
     def holds_groups(self, raw: bytes) -> None:
-        """Part of a read-back: the body of one group description reply."""
+        """Part of a read-back: the body of one group description reply (OpenFlow 1.5, section 7.3.5.9)."""
         while raw:
-            length, _, number = struct.unpack_from("!HBxI", raw)
-            self._held.groups[number] = raw[8:length]
+            length, _, number, size = struct.unpack_from("!HBxIH6x", raw)
+            self._held.groups[number] = raw[16 : 16 + size]
             raw = raw[length:]
 
     def refused(self, text: str) -> None:

@@ -1,4 +1,7 @@
-"""From flow and group values to OpenFlow 1.4 bytes, by Ryu's own parser classes."""
+"""From flow and group values to OpenFlow 1.5 bytes: flows and actions by Ryu's own parser classes, groups by hand.
+
+Ryu lacks the group property that chooses how a select group hashes, and pads no bucket.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 from controllers.flow import actions as a
 from controllers.flow import fields as f
-from controllers.flow.program import Bucket, Flow, Group, MatchItem
+from controllers.flow.program import Flow, Group, MatchItem
 from controllers.ryu_compat import ProtocolDesc, ofp, parser
 
 VERSION = ofp.OFP_VERSION
@@ -50,29 +53,39 @@ def remove_cookie(table: int, cookie: int) -> bytes:
 @lru_cache(maxsize=1 << 17)
 def set_group(group: Group) -> bytes:
     """OFPT_GROUP_MOD that makes the group so, whether it exists or not."""
-    body = buckets(group)
-    fixed = struct.pack("!HBxI", _ADD_OR_MOD, ofp.OFPGT_SELECT, group.id)
-    return _message(ofp.OFPT_GROUP_MOD, fixed + body)
+    made = buckets(group)
+    fixed = struct.pack("!HBxIH2xI", _ADD_OR_MOD, ofp.OFPGT_SELECT, group.id, len(made), ofp.OFPG_BUCKET_ALL)
+    return _message(ofp.OFPT_GROUP_MOD, fixed + made + _HASH)
 
 
 def remove_group(number: int) -> bytes:
     """OFPT_GROUP_MOD that removes the group."""
-    return _message(ofp.OFPT_GROUP_MOD, struct.pack("!HBxI", ofp.OFPGC_DELETE, ofp.OFPGT_SELECT, number))
+    fixed = struct.pack("!HBxIH2xI", ofp.OFPGC_DELETE, ofp.OFPGT_SELECT, number, 0, ofp.OFPG_BUCKET_ALL)
+    return _message(ofp.OFPT_GROUP_MOD, fixed)
 
 
 def buckets(group: Group) -> bytes:
-    """The buckets as they stand in a group-mod and in a group description.
-
-    Ryu leaves out the padding after a bucket's last Nicira action, which the switch refuses (OFPBRC_BAD_LEN),
-    so each bucket is padded to the length it states.
-    """
+    """The buckets as they stand in a group-mod and in a group description (OpenFlow 1.5, section 7.3.4.3.1)."""
     out = bytearray()
-    for bucket in group.buckets:
-        one = bytearray()
-        made = _bucket(bucket)
-        made.serialize(one, 0)
-        out += one.ljust(made.len, b"\0")
+    for number, bucket in enumerate(group.buckets):
+        actions = bytearray()
+        for action in bucket.actions:
+            made = _action(action)
+            made.serialize(actions, len(actions))
+            actions.extend(bytes(-len(actions) % 8))
+        properties = struct.pack("!HHH2x", _WEIGHT, 8, bucket.weight)
+        if bucket.watch is not None:
+            properties += struct.pack("!HHI", _WATCH_PORT, 8, bucket.watch)
+        out += struct.pack("!HHI", 8 + len(actions) + len(properties), len(actions), number) + actions + properties
     return bytes(out)
+
+
+# Properties of a bucket: OFPGBPT_WEIGHT and OFPGBPT_WATCH_PORT.
+_WEIGHT, _WATCH_PORT = 0, 1
+# Netronome's group property, ovs-ofctl(8) "selection_method": dp_hash over the addresses and ports of any protocol
+# (hash algorithm 0). The switch's own default leaves UDP ports out, so that every UDP connection of a pod would go to
+# one endpoint, and every tunnel between two nodes would take one path.
+_HASH = struct.pack("!HHII4x16sQ", 0xFFFF, 40, 0x0000154D, 1, b"dp_hash", 0)
 
 
 def barrier(xid: int) -> bytes:
@@ -82,12 +95,12 @@ def barrier(xid: int) -> bytes:
 
 def flow_stats_request(xid: int) -> bytes:
     """Asks for every flow of every table."""
-    return _serialized(parser.OFPFlowStatsRequest(_SWITCH, table_id=_ALL_TABLES), xid)
+    return _serialized(parser.OFPFlowDescStatsRequest(_SWITCH, table_id=_ALL_TABLES), xid)
 
 
 def group_desc_request(xid: int) -> bytes:
     """Asks for every group's buckets."""
-    return _serialized(parser.OFPGroupDescStatsRequest(_SWITCH, 0), xid)
+    return _serialized(parser.OFPGroupDescStatsRequest(_SWITCH), xid)
 
 
 def _message(kind: int, body: bytes, xid: int = 0) -> bytes:
@@ -127,11 +140,6 @@ def _instructions(actions: tuple[a.Action, ...]) -> list[Any]:
     return out
 
 
-def _bucket(bucket: Bucket) -> Any:
-    watch = ofp.OFPP_ANY if bucket.watch is None else bucket.watch
-    return parser.OFPBucket(bucket.weight, watch, ofp.OFPG_ANY, [_action(x) for x in bucket.actions])
-
-
 def _action(action: a.Action) -> Any:
     match action:
         case a.Output(port):
@@ -139,13 +147,13 @@ def _action(action: a.Action) -> Any:
         case a.OutputField(source):
             return parser.NXActionOutputReg(_bits(source), source.nxm, 0)
         case a.Set(target, value) if isinstance(target, f.Register):
-            return parser.NXActionRegLoad(_bits(target), target.nxm, value)
+            return _set_field(target.oxm, value << target.first, target.mask)
         case a.Set(target, value):
-            return parser.OFPActionSetField(**{target.oxm: value})
+            return _set_field(target.oxm, value)
         case a.Copy(source, target):
-            return parser.NXActionRegMove(source.nxm, target.nxm, source.bits, _first(source), _first(target))
+            return _copy_field(source, target)
         case a.ForgetInPort():
-            return parser.NXActionRegLoad(15, "in_port_nxm", 0)
+            return _set_field("in_port_nxm", 0)  # the OpenFlow field is read-only
         case a.DecTtl():
             return parser.OFPActionDecNwTtl()
         case a.ToGroup(number):
@@ -154,6 +162,36 @@ def _action(action: a.Action) -> Any:
             return _ct(action)
         case _:
             raise TypeError(f"{action!r} is no action of a bucket or an apply list")
+
+
+class _Action(parser.OFPAction):
+    """An action that Ryu cannot write (a masked set_field) or writes wrongly; used as its own are."""
+
+    def __init__(self, kind: int, body: bytes) -> None:
+        self.len = 4 + len(body) + -(4 + len(body)) % 8
+        self._bytes = struct.pack("!HH", kind, self.len) + body.ljust(self.len - 4, b"\0")
+
+    def serialize(self, buffer: bytearray, offset: int) -> None:
+        """Write it at the offset; the buffer may end before it, for Ryu writes an instruction's head last."""
+        buffer.extend(bytes(max(0, offset - len(buffer))))
+        buffer[offset:] = self._bytes
+
+
+def _set_field(name: str, value: int, mask: int | None = None) -> _Action:
+    """OFPAT_SET_FIELD, all of a field or only the bits of `mask`."""
+    oxm = bytearray()
+    ofp.oxm_serialize(*ofp.oxm_from_user(name, value if mask is None else (value, mask)), oxm, 0)
+    return _Action(ofp.OFPAT_SET_FIELD, bytes(oxm))
+
+
+def _copy_field(source: f.Field, target: f.Field) -> _Action:
+    """OFPAT_COPY_FIELD of the whole of our field (OpenFlow 1.5, section 7.2.6.10)."""
+    body = struct.pack("!HHH2x", source.bits, _first(source), _first(target))
+    for field in (source, target):
+        header = bytearray()
+        ofp.oxm_serialize_header(ofp.oxm_from_user_header(field.oxm), header, 0)
+        body += header
+    return _Action(ofp.OFPAT_COPY_FIELD, body)
 
 
 def _first(field: f.Field) -> int:
@@ -168,11 +206,9 @@ def _bits(register: f.Register) -> int:
 
 def _ct(ct: a.Ct) -> Any:
     nested: list[Any] = []
-    if ct.mark is not None:
-        # Only the mark's own bits, so that others in ct_mark stay.
-        low = (ct.mark & -ct.mark).bit_length() - 1
-        width = ct.mark.bit_length() - low
-        nested.append(parser.NXActionRegLoad(low << 6 | width - 1, "ct_mark", ct.mark >> low))
+    # Only the mark's own bits, so that others in ct_mark stay.
+    if ct.mark:
+        nested.append(_set_field(f.CT_MARK.oxm, ct.mark, ct.mark))
     if ct.nat is not None:  # last, for Ryu leaves out the padding after it
         nested.append(_nat(ct.nat))
     return parser.NXActionCT(

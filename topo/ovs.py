@@ -120,7 +120,7 @@ class OpenVSwitch:
     def _bridge(self, bridge: Bridge) -> list[str]:
         name = bridge.name
         command = ["--", "--may-exist", "add-br", name, "--", "set", "Bridge", name, "fail_mode=secure"]
-        command += [f"datapath_type={self.datapath}", "protocols=[OpenFlow10,OpenFlow13,OpenFlow14]"]
+        command += [f"datapath_type={self.datapath}", "protocols=[OpenFlow10,OpenFlow13,OpenFlow14,OpenFlow15]"]
         command += [f'other_config:hwaddr="{bridge.mac}"'] if bridge.mac else []
         for number, table in bridge.tables:
             row = f"@{name.replace('-', '_')}_{number}"

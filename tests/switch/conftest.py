@@ -72,7 +72,7 @@ class Switch:
             assert kind == 1
             body, offset = raw[16:], 0
             while offset < len(body):
-                stats = parser.OFPFlowStats.parser(body, offset)
+                stats = parser.OFPFlowDesc.parser(body, offset)
                 reader.holds_flow(stats.table_id, stats.cookie)
                 offset += stats.length
         for kind, raw in self._multipart(wire.group_desc_request(6)):
@@ -152,7 +152,7 @@ def bridge(ovs: Path) -> Iterator[Any]:
         name = f"br{len(made)}"
         command = ["ovs-vsctl", "--timeout=10", f"--db=unix:{ovs}/db.sock", "add-br", name]
         command += ["--", "set", "Bridge", name, "datapath_type=dummy", "fail_mode=secure"]
-        command += ["protocols=[OpenFlow10,OpenFlow13,OpenFlow14]"]
+        command += ["protocols=[OpenFlow10,OpenFlow13,OpenFlow14,OpenFlow15]"]
         for number in ports:
             command += ["--", "add-port", name, f"{name}-{number}", "--", "set", "Interface", f"{name}-{number}"]
             command += ["type=dummy", f"ofport_request={number}"]

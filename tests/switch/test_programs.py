@@ -97,7 +97,12 @@ def cases() -> dict[str, dict[str, int]]:
         },
         "unknown Service": {**here, "dl_dst": gateway, "nw_dst": views.NONE.address + 99, "tp_dst": 1},
         "from the uplink": {
-            "in_port": 3, "dl_src": 0x0A5800000099, "dl_dst": gateway, "nw_src": c.ip, "nw_dst": a.ip, "tp_dst": 80,
+            "in_port": 3,
+            "dl_src": 0x0A5800000099,
+            "dl_dst": gateway,
+            "nw_src": c.ip,
+            "nw_dst": a.ip,
+            "tp_dst": 80,
             **ip,
         },
     }
@@ -138,8 +143,14 @@ def test_a_service_reaches_each_of_its_endpoints_and_no_other(bridge: Bridge) ->
     found = set()
     for dp_hash in range(1, 64):
         packet = {
-            "in_port": views.A.port, "dl_src": mac(views.A), "dl_dst": gateway, "nw_src": views.A.ip,
-            "nw_dst": views.WEB.address, "nw_ttl": 64, "tp_src": 40000, "tp_dst": views.WEB.port,
+            "in_port": views.A.port,
+            "dl_src": mac(views.A),
+            "dl_dst": gateway,
+            "nw_src": views.A.ip,
+            "nw_dst": views.WEB.address,
+            "nw_ttl": 64,
+            "tp_src": 40000,
+            "tp_dst": views.WEB.port,
         }
         text = trace_text(packet).replace("dp_hash=7", f"dp_hash={dp_hash}")
         found |= set(re.findall(r"nat\(dst=([\d.:]+)\)", switch.trace(text)))
