@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from controllers import fabric, uplink
 from controllers.cni import Cni
 from controllers.features import base, pods
-from controllers.flow.program import Fragment, Program
+from controllers.flow.program import BadFlow, Fragment, Program
 from controllers.proxy import Proxy
 from controllers.state import FabricView, NodeView
 
@@ -28,4 +28,9 @@ def fabric_switch(view: FabricView) -> Program:
 
 
 def _program(*features: Iterable[Fragment]) -> Program:
-    return {fragment.key: fragment for feature in features for fragment in feature}
+    program: dict[str, Fragment] = {}
+    for fragment in (x for feature in features for x in feature):
+        if fragment.key in program:
+            raise BadFlow(f"two fragments are called {fragment.key!r}: a Writer's feature and owner must be its own")
+        program[fragment.key] = fragment
+    return program

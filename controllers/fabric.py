@@ -8,7 +8,7 @@ from controllers.features.base import arp_answer
 from controllers.flow import tables as t
 from controllers.flow.actions import Goto, Output, ToGroup
 from controllers.flow.program import Bucket, Fragment, Writer, match
-from controllers.state import FabricView, Switch
+from controllers.state import FabricView, Switch, assign_numbers
 
 
 def fragments(view: FabricView) -> Iterable[Fragment]:
@@ -19,20 +19,18 @@ def fragments(view: FabricView) -> Iterable[Fragment]:
     w = Writer("fabric", view.switch.name)
     w.flow(t.FABRIC_ARP, t.MISS, match(), Goto(t.after(t.FABRIC_ARP)))
     home = {name: switch.name for switch in view.switches.values() for name in switch.ports.values()}
-    grouped: dict[tuple[int, ...], int] = {}
+    paths = {n.name: next_ports(view, home[n.name], n.name) for n in view.nodes if n.name in home}
+    # A group's number says its ports, so that no group ever changes under the flows that point to it.
+    numbers = assign_numbers(str(ports) for ports in paths.values() if len(ports) > 1)
     for node in view.nodes:
         w.flow(t.FABRIC_ARP, t.NORMAL, match("arp", arp_op=1, arp_tpa=node.ip), *arp_answer(node.mac, node.ip))
-        if node.name not in home:
-            continue
-        ports = next_ports(view, home[node.name], node.name)
-        if len(ports) == 1:
-            w.flow(t.FABRIC_FORWARD, t.NORMAL, match(dl_dst=node.mac), Output(ports[0]))
-        elif ports:
-            number = grouped.setdefault(ports, len(grouped) + 1)
-            w.flow(t.FABRIC_FORWARD, t.NORMAL, match(dl_dst=node.mac), ToGroup(number))
-    for ports, number in grouped.items():
+        ports = paths.get(node.name, ())
+        if ports:
+            forward = ToGroup(numbers[str(ports)]) if len(ports) > 1 else Output(ports[0])
+            w.flow(t.FABRIC_FORWARD, t.NORMAL, match(dl_dst=node.mac), forward)
+    for ports in sorted({ports for ports in paths.values() if len(ports) > 1}):
         # A bucket whose link dies is left out by the switch at once, before the controller hears of it.
-        w.group(number, (Bucket((Output(port),), watch=port) for port in ports))
+        w.group(numbers[str(ports)], (Bucket((Output(port),), watch=port) for port in ports))
     yield w.fragment()
 
 

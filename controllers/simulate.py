@@ -173,7 +173,7 @@ class _Run:
             self.trace.drops.append(f"output:{port} is the port the packet came from")
             return
         port = packet["in_port"] if port == a.IN_PORT_NUMBER else port
-        if port == 0 or (port >= _RESERVED and port != a.LOCAL):
+        if port == 0 or (port >= _RESERVED and port != f.LOCAL):
             raise NotUnderstood(f"output to port {port:#x}")
         sent = {k: v for k, v in packet.items() if k not in (*_BESIDE, "in_port") and (v or k not in _TUNNEL)}
         if port in self.switch.down:

@@ -195,7 +195,7 @@ class ClusterState:
         if switch is None:
             return None
         nodes = tuple(sorted(self.nodes.values(), key=lambda n: n.name))
-        return FabricView(switch, self.switches, nodes, self.down)
+        return FabricView(switch, dict(self.switches), nodes, self.down)
 
     def _refresh_services(self) -> None:
         """Rebuild the ports of the Services that changed since last asked; the others keep their identity."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from controllers import wire
 from controllers.flow.diff import Change, difference
-from controllers.flow.program import MAGIC, Flow, Fragment, Group, Program
+from controllers.flow.program import MAGIC, BadFlow, Flow, Fragment, Group, Program, Slot
 from controllers.ryu_compat import hub
 
 LOG = logging.getLogger("mininetes")
@@ -101,6 +101,7 @@ class BridgeSync:
         self._confirmed = confirmed
         self._describe_stale = describe_stale
         self._installed: dict[str, Fragment] | None = None
+        self._slots: dict[Slot, str] = {}
         self._datapath: Any = None
         self._held = Held()
         self._replies: dict[int, Any] = {}
@@ -116,6 +117,7 @@ class BridgeSync:
     def connected(self, datapath: Any) -> None:
         """A connection stands; what the bridge holds is unknown."""
         self._datapath, self._installed = datapath, None
+        self._slots.clear()
         self._wake.set()
 
     def disconnected(self, datapath: Any) -> None:
@@ -169,6 +171,7 @@ class BridgeSync:
                 self.errors.append(f"{type(error).__name__}: {error}")
                 continue
             if done and self._datapath is datapath:
+                self._remember(self._installed or {}, program)
                 self._installed = dict(program)
                 self.synced_revision = revision
                 self._confirmed(self)
@@ -191,6 +194,7 @@ class BridgeSync:
 
     def _next(self, datapath: Any, program: Program) -> bool:
         assert self._installed is not None
+        self._no_clash(self._installed, program)
         change = difference(self._installed, program)
         if not change:
             return True
@@ -200,6 +204,24 @@ class BridgeSync:
         messages += [wire.remove_flow(x) for x in change.remove_flows]
         messages += [wire.remove_group(g.id) for g in change.remove_groups]
         return self._send(datapath, messages)
+
+    def _no_clash(self, old: Program, new: Program) -> None:
+        """Raise BadFlow if a fragment that comes wants a slot that another keeps. Costs only what changes."""
+        for key, fragment in new.items():
+            for flow in fragment.flows if old.get(key) is not fragment else ():
+                owner = self._slots.get(flow.slot, key)
+                if owner != key and new.get(owner) is old.get(owner):
+                    raise BadFlow(f"{flow.source} and {owner} both write {flow.text()}")
+
+    def _remember(self, old: Program, new: Program) -> None:
+        """Which fragment writes which slot, now that the bridge holds `new`."""
+        for key, fragment in old.items():
+            if new.get(key) is not fragment:
+                for flow in fragment.flows:
+                    self._slots.pop(flow.slot, None)
+        for key, fragment in new.items():
+            if old.get(key) is not fragment:
+                self._slots.update((flow.slot, key) for flow in fragment.flows)
 
     def _note(self, added: int, removed: int, text: Any) -> None:
         self.last = LastSync(self.revision, added, removed, text)

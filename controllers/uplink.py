@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from controllers.flow import tables as t
-from controllers.flow.actions import LOCAL, Output
+from controllers.flow.actions import Output
+from controllers.flow.fields import LOCAL
 from controllers.flow.program import Fragment, Writer, match
 from controllers.state import Node, NodeView
 from topo.cluster.wiring import WIRE_PORT

@@ -138,6 +138,8 @@ def configure_stack(node: Node, config: LabConfig, network: PodNetwork, mtu: int
         net__ipv4__ip_forward="1",
         net__ipv4__conf__all__rp_filter="0",
         net__ipv4__conf__default__rp_filter="0",
+        # The switch gives back what the node sends to a Service without endpoints; its source is the node itself.
+        net__ipv4__conf__gw0__accept_local="1",
         # Every rejected connection gets its answer, not one a second (icmp(7)).
         net__ipv4__icmp_ratelimit="0",
     )

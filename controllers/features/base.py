@@ -135,11 +135,13 @@ def _gateway(node: Node) -> Fragment:
         match("arp", arp_op=1, PktSource=f.FROM_GATEWAY),
         *_arp_answer_for_any(ROUTER_MAC),
     )
-    to_gateway = (Set(f.ETH_DST, node.gateway_mac), Set(f.OUT_PORT, GATEWAY_PORT), Goto(t.L3_DEC_TTL))
+    # The kernel takes the TTL of what it forwards, and none of what is its own.
+    to_gateway = (Set(f.ETH_DST, node.gateway_mac), Set(f.OUT_PORT, GATEWAY_PORT), Goto(t.after(t.L3_DEC_TTL)))
     for address in (node.gateway_ip, node.ip):
         w.flow(t.L3_FORWARDING, t.ROUTE + 32, match("ip", nw_dst=address), *to_gateway)
     w.flow(t.L3_FORWARDING, t.ROUTE, match("ip"), *to_gateway)
-    w.flow(t.REJECT, t.NORMAL, match("ip"), Set(f.ETH_DST, node.gateway_mac), Output(GATEWAY_PORT))
+    # Back to the kernel even if it came from there: it then takes its own packet as one to forward, and rejects it.
+    w.flow(t.REJECT, t.NORMAL, match("ip"), Set(f.ETH_DST, node.gateway_mac), ForgetInPort(), Output(GATEWAY_PORT))
     return w.fragment()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from controllers.flow.fields import CT_MARK, Field, Register, ip_text
+from controllers.flow.fields import CT_MARK, LOCAL, Field, Register, ip_text
 from controllers.flow.tables import Table
 
 # Connection-tracking zones of the pod bridge; two, so that a hairpin connection is known before and after its SNAT.
@@ -25,7 +25,6 @@ class Output:
 
 
 IN_PORT_NUMBER = 0xFFFFFFF8
-LOCAL = 0xFFFFFFFE
 _PORTS = {IN_PORT_NUMBER: "IN_PORT", LOCAL: "LOCAL"}
 
 

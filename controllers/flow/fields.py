@@ -48,7 +48,8 @@ def _hex(value: int) -> str:
     return hex(value)
 
 
-IN_PORT = Field("in_port", 32, "in_port")
+LOCAL = 0xFFFFFFFE
+IN_PORT = Field("in_port", 32, "in_port", show=lambda number: "LOCAL" if number == LOCAL else str(number))
 ETH_TYPE = Field("dl_type", 16, "eth_type", show=_hex)
 ETH_SRC = Field("dl_src", 48, "eth_src", "eth_src_nxm", show=mac_text)
 ETH_DST = Field("dl_dst", 48, "eth_dst", "eth_dst_nxm", show=mac_text)
@@ -99,6 +100,9 @@ class Register(Field):
     until: int = 255
     meaning: str = ""
     values: Mapping[int, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return self.place
 
     @property
     def mask(self) -> int:

@@ -102,12 +102,10 @@ def cookie_of(
 ) -> int:
     """magic 8 bits | crc of feature and owner 16 | crc of the content 32 | table 8.
 
-    The content is the text, and the numbers behind its names: what it says must not depend on what things are called.
+    The content is what the switch is told, numbers and places; what people call them may change.
     Equal cookies of one program mean equal flows, bar a collision, which the read-back treats as "send again".
     """
-    numbers = [str(getattr(part, "place", "")) for part in _fields(match, actions)]
-    numbers += [str(a.table.number) for a in actions if isinstance(a, Goto | Ct)]
-    content = crc32(f"{priority},{match_text(match)} actions={action_text(actions)} {numbers}".encode())
+    content = crc32(f"{priority},{match!r} actions={actions!r}".encode())
     who = crc32(f"{feature}|{owner}".encode()) & 0xFFFF
     return MAGIC << 56 | who << 40 | content << 8 | table.number
 
@@ -130,6 +128,7 @@ def action_text(actions: tuple[Action, ...]) -> str:
     return ",".join(map(str, actions)) or "drop"
 
 
+_PROTOCOLS = ("", "arp", "ip", "icmp", "tcp", "udp", "sctp")
 _SHORT = {("dl_type", 0x806): "arp", ("dl_type", 0x800): "ip"}
 _PROTO = {1: "icmp", 6: "tcp", 17: "udp", 132: "sctp"}
 
@@ -164,6 +163,8 @@ def match(protocol: str = "", **items: int | str | tuple[int, int]) -> tuple[Mat
     Text for addresses (with an optional /prefix) and ct_state; numbers otherwise; (value, mask) where a mask is needed.
     Raises KeyError for an unknown name, BadFlow for a field without the protocol it needs.
     """
+    if protocol not in _PROTOCOLS:
+        raise BadFlow(f"match on the protocol {protocol!r}: expected one of {', '.join(filter(None, _PROTOCOLS))}")
     out: list[MatchItem] = [(f.ETH_TYPE, 0x806 if protocol == "arp" else 0x800, None)] if protocol else []
     number = {v: k for k, v in _PROTO.items()}.get(protocol)
     if number is not None:
@@ -173,7 +174,10 @@ def match(protocol: str = "", **items: int | str | tuple[int, int]) -> tuple[Mat
         field = names[name]
         if field.needs and field.needs != protocol and not (field.needs == "ip" and number is not None):
             raise BadFlow(f"match on {name} needs {field.needs}, not {protocol or 'any packet'}")
-        out.append(_item(field, raw))
+        item = _item(field, raw)
+        if not 0 <= item[1] < 1 << field.bits or (item[2] is not None and item[1] & ~item[2]):
+            raise BadFlow(f"match on {name}={raw!r}: the value has bits outside the field or its mask")
+        out.append(item)
     return tuple(sorted(out, key=_order))
 
 
@@ -253,6 +257,9 @@ def _check(flow: Flow) -> None:
     for action in flow.actions:
         if isinstance(action, Goto | Ct) and action.table not in further(flow.table):
             raise BadFlow(f"{flow.source}: {action} does not go forward from {flow.table}")
+    for action in flow.actions:
+        if isinstance(action, Set) and not 0 <= action.value < 1 << action.target.bits:
+            raise BadFlow(f"{flow.source}: {action} does not fit {action.target.bits} bits")
     if any(isinstance(a, Goto) for a in flow.actions[:-1]):
         raise BadFlow(f"{flow.source}: goto_table must come last: {flow.text()}")
 

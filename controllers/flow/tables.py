@@ -23,6 +23,9 @@ class Table:
     def __str__(self) -> str:
         return self.name
 
+    def __repr__(self) -> str:
+        return f"table {self.number}"
+
 
 CLASSIFIER = Table(0, "Classifier", "Classification", "in_port decides PktSource")
 SPOOF_GUARD = Table(5, "SpoofGuard", "Validation", "a pod uses only its own MAC and IP")
