@@ -24,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plugins", type=Path, action="append", default=[])
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    # Here and not on import: whoever only wants bytes (tests, benchmarks) keeps threads and sockets as they are.
+    hub.patch()
     Channel.run, LabLink.path = arguments.run, arguments.lab
     Mininetes.plugins = tuple(arguments.plugins)
     wanted = arguments.controller or [OURS]

@@ -21,10 +21,6 @@ if not hasattr(eventlet.wsgi, "ALREADY_HANDLED"):
     eventlet.wsgi.ALREADY_HANDLED = object()
 
 from ryu.base import app_manager  # noqa: E402
-from ryu.lib import hub  # noqa: E402
-
-hub.patch()
-
 from ryu.controller import controller, ofp_event, ofp_handler  # noqa: E402
 from ryu.controller.handler import (  # noqa: E402
     CONFIG_DISPATCHER,
@@ -33,6 +29,7 @@ from ryu.controller.handler import (  # noqa: E402
     MAIN_DISPATCHER,
     set_ev_cls,
 )
+from ryu.lib import hub  # noqa: E402
 from ryu.ofproto import ofproto_v1_5 as ofp  # noqa: E402
 from ryu.ofproto import ofproto_v1_5_parser as parser  # noqa: E402
 from ryu.ofproto.ofproto_protocol import ProtocolDesc  # noqa: E402

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controllers import wire
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import ZONE, Action, Copy, Ct, Goto, Output, OutputField, Set, ToGroup
@@ -35,11 +36,7 @@ from controllers.flow.program import (
     match_text,
 )
 from controllers.state import assign_numbers
-
-# Ryu would replace the threads and sockets of every test in this process.
-with patch("eventlet.monkey_patch"):
-    from controllers import wire
-    from controllers.sync import Held, is_ours, resync
+from controllers.sync import Held, is_ours, resync
 
 # CRC-32 gives these two the same number, and texts that differ only in them too.
 TWINS = ("plumless", "buckeroo")

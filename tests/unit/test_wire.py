@@ -5,23 +5,18 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 import pytest
+from ryu.ofproto import ofproto_parser
 from views import OVS, cluster, cni_of, fabric
 
+from controllers import wire
 from controllers.compile import fabric_switch, pod_bridge, uplink_bridge
 from controllers.flow import actions as a
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.program import Bucket, Flow, Group, MatchItem, Program, cookie_of, match, match_text
-
-# Ryu would replace the threads and sockets of every test in this process.
-with patch("eventlet.monkey_patch"):
-    from ryu.ofproto import ofproto_parser
-
-    from controllers import wire
-    from controllers.ryu_compat import ProtocolDesc, ofp, parser
+from controllers.ryu_compat import ProtocolDesc, ofp, parser
 
 FIELDS = [x for x in vars(f).values() if isinstance(x, f.Field)]
 PLAIN = {x.oxm: x for x in FIELDS if not isinstance(x, f.Register)}
