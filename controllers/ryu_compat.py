@@ -74,7 +74,42 @@ def _read_copy_field(cls: Any, buffer: bytes, offset: int) -> Any:
     return made
 
 
+def _read_bucket(cls: Any, buffer: bytes, offset: int) -> Any:
+    """OFPBucket.parser, which in Ryu reads past the end of a bucket that is not the last."""
+    length, size, number = struct.unpack_from("!HHI", buffer, offset)
+    made = cls(bucket_id=number)
+    made.len, made.action_array_len = length, size
+    actions = bytes(buffer[offset + 8 : offset + 8 + size])
+    while actions:
+        made.actions.append(parser.OFPAction.parser(actions, 0))
+        actions = actions[made.actions[-1].len :]
+    made.properties = _properties(parser.OFPGroupBucketProp, buffer[offset + 8 + size : offset + length])
+    return made
+
+
+def _read_group(cls: Any, buffer: bytes, offset: int) -> Any:
+    """OFPGroupDescStats.parser, which in Ryu reads past the end of a group that is not the last."""
+    length, kind, number, size = struct.unpack_from("!HBxIH6x", buffer, offset)
+    made = cls(kind, number, length=length)
+    at, end = offset + 16, offset + 16 + size
+    while at < end:
+        made.buckets.append(parser.OFPBucket.parser(buffer, at))
+        at += made.buckets[-1].len
+    made.properties = _properties(parser.OFPGroupProp, buffer[end : offset + length])
+    return made
+
+
+def _properties(kind: Any, raw: bytes) -> list[Any]:
+    found = []
+    while raw:
+        one, raw = kind.parse(raw)
+        found.append(one)
+    return found
+
+
 parser.OFPActionCopyField.parser = classmethod(_read_copy_field)
+parser.OFPBucket.parser = classmethod(_read_bucket)
+parser.OFPGroupDescStats.parser = classmethod(_read_group)
 
 
 class UnixStream:

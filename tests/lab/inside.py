@@ -251,7 +251,8 @@ class Background:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.process.terminate()
         self.process.wait(10)
-        self._reader.join(10)
+        self._reader.join(5)
+        assert not self._reader.is_alive(), "something in the lab still holds the output of a program that has ended"
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()

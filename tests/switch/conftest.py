@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ryu.ofproto import ofproto_parser
 
 from controllers import wire
 from controllers.flow.program import Program
-from controllers.sync import Held, Resync, resync
+from controllers.ryu_compat import ProtocolDesc
+from controllers.sync import BridgeSync, Held, Resync, resync
 
 HELLO = struct.pack("!BBHI", wire.VERSION, 0, 8, 1)
 OFPT_ERROR, OFPT_MULTIPART_REPLY, OFPT_BARRIER_REPLY = 1, 19, 21
@@ -64,7 +66,6 @@ class Switch:
     def held(self) -> Held:
         """What the switch says it holds, read as the controller reads it."""
         from controllers.ryu_compat import parser
-        from controllers.sync import BridgeSync
 
         reader = BridgeSync.__new__(BridgeSync)
         reader._held = Held()
@@ -85,6 +86,7 @@ class Switch:
         while True:
             kind, _, raw = self._read()
             assert kind == OFPT_MULTIPART_REPLY, raw
+            assert ofproto_parser.msg(ProtocolDesc(version=wire.VERSION), raw[0], kind, len(raw), 0, raw) is not None
             part, flags = struct.unpack_from("!HH", raw, 8)
             yield part, raw
             if not flags & 1:
