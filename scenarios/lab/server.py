@@ -34,9 +34,9 @@ class Server:
         fds: list[int] = []
         with connection:
             try:
+                request, fds = receive(connection)
                 if not is_owner(connection):
                     raise LabError("this lab belongs to another user", 2)
-                request, fds = receive(connection)
                 send(connection, result=self._answer(request, fds, connection))
             except LabError as error:
                 _refuse(connection, str(error), error.status)

@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,10 @@ def ask(
             there = ", ".join(running()) or "none runs; `mininetes up` starts one"
             raise InputError(f"--lab {name}", "no such lab is running", f"one of: {there}") from error
         data = json.dumps(request).encode() + b"\n"
-        if fds:
-            sent = socket.send_fds(sock, [data], list(fds))
-            data = data[sent:]
-        sock.sendall(data)
+        with suppress(BrokenPipeError):  # refused already; the answer says why
+            if fds:
+                data = data[socket.send_fds(sock, [data], list(fds)) :]
+            sock.sendall(data)
         for raw in sock.makefile("rb"):
             message = json.loads(raw)
             if "line" in message:

@@ -103,6 +103,11 @@ def many(lab: RunningLab, name: str, count: int, protocol: str = "TCP", port: in
     return answers
 
 
+def post(lab: RunningLab, address: str, health: str) -> None:
+    """Make a stand-in healthy or unhealthy."""
+    lab.exec("client", "curl", "-s", "-m", "3", "-X", "POST", f"http://{address}/{health}")
+
+
 def scale(lab: RunningLab, name: str, replicas: int, tmp_path: Path) -> None:
     lab.apply(DEPLOYMENT.format(name=name, replicas=replicas), tmp_path)
     lab.eventually(lambda: endpoints(lab, name) == replicas)
@@ -176,13 +181,13 @@ def test_nodes_reach_services(lab: RunningLab, node: str) -> None:
 
 def test_a_pod_leaves_while_it_is_unhealthy_and_comes_back(lab: RunningLab) -> None:
     name, address = next(iter(pods_of(lab, "web").items()))
-    lab.exec("client", "curl", "-s", "-m", "3", "-X", "POST", f"http://{address}/unhealthy")
+    post(lab, address, "unhealthy")
     try:
         # A period of the probe is one second; what it takes to ask is on top of it.
         lab.eventually(lambda: address not in service(lab, "web")["endpoints"], 2.5)
         assert name not in {a.pod for a in many(lab, "web", 60)}
     finally:
-        lab.exec("client", "curl", "-s", "-m", "3", "-X", "POST", f"http://{address}/healthy")
+        post(lab, address, "healthy")
     lab.eventually(lambda: address in service(lab, "web")["endpoints"], 2.5)
     assert name in {a.pod for a in many(lab, "web", 60)}
 
@@ -235,10 +240,15 @@ def test_a_connection_survives_endpoints_that_come_and_go(lab: RunningLab, tmp_p
         lab.ask("delete", "pod", other)
         lab.eventually(lambda: other not in pods_of(lab, "three") and endpoints(lab, "three") == 5)
         assert partner() == mine
-        lab.exec("client", "curl", "-s", "-m", "3", "-X", "POST", f"http://{pods_of(lab, 'three')[mine]}/unhealthy")
-        lab.eventually(lambda: endpoints(lab, "three") == 4)
-        assert mine not in {a.pod for a in many(lab, "three", 60)}
-        assert partner() == mine
+        address = pods_of(lab, "three")[mine]
+        post(lab, address, "unhealthy")
+        try:
+            lab.eventually(lambda: endpoints(lab, "three") == 4)
+            assert mine not in {a.pod for a in many(lab, "three", 60)}
+            assert partner() == mine
+        finally:
+            post(lab, address, "healthy")
+    scale(lab, "three", 3, tmp_path)
 
 
 @pytest.mark.parametrize(("manifest", "services"), [("online-boutique", 12), ("guestbook", 4), ("cassandra", 1)])
