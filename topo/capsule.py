@@ -87,6 +87,8 @@ def _init(main: Callable[[], int]) -> None:
     except PlatformError as error:
         print(f"mininetes: {error}", file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        status = 130
     except BaseException:  # a forked process must not fall back into its parent's code
         traceback.print_exc()
     finally:
