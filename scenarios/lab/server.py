@@ -37,7 +37,10 @@ class Server:
                 request, fds = receive(connection)
                 if not is_owner(connection):
                     raise LabError("this lab belongs to another user", 2)
+                ending = request["verb"] == "down"  # answered first, for nothing answers afterwards
                 send(connection, result=self._answer(request, fds, connection))
+                if ending:
+                    self._stop()
             except LabError as error:
                 _refuse(connection, str(error), error.status)
             except (UserError, ValueError) as error:
@@ -56,7 +59,6 @@ class Server:
     def _answer(self, request: dict[str, Any], fds: list[int], connection: socket.socket) -> Any:
         name = request.pop("verb")
         if name == "down":
-            self._stop()
             return {"down": self.lab.config.name}
         verb = verbs.VERBS.get(name)
         if verb is None:
