@@ -54,21 +54,23 @@ def _lab(nodes: int, pods: int) -> tuple[float, float, dict[str, float]]:
         file.flush()
         begun = time.monotonic()
         up = [*command, "up", "--detach", "--lab", name, "--nodes", str(nodes), file.name]
-        subprocess.run(up, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(up, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "MININETES_BENCH": name})
         ready = time.monotonic() - begun
-    memory = _memory(nodes, pods)
+    memory = _memory(name, pods)
     done = subprocess.run([*command, "down", "--lab", name, "--json"], check=True, capture_output=True, text=True)
     return ready, float(json.loads(done.stdout)["seconds"]), memory
 
 
-def _memory(nodes: int, pods: int) -> dict[str, float]:
-    """Proportional set sizes in MB, of the processes of the only lab that runs now."""
+def _memory(name: str, pods: int) -> dict[str, float]:
+    """Proportional set sizes in MB, of the processes that bear the benchmark's mark in their environment."""
     sums = {"ovs-vswitchd": 0.0, "ovsdb-server": 0.0, "sleep": 0.0, "topo.standin": 0.0, "controllers": 0.0}
     counts = dict.fromkeys(sums, 0)
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
+            if f"MININETES_BENCH={name}".encode() not in (entry / "environ").read_bytes():
+                continue
             words = (entry / "cmdline").read_text().split("\0")
             kind = next((k for k in sums if words[0] == k or words[1:3] == ["-m", k]), None)
             if kind:
