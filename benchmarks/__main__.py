@@ -10,10 +10,10 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import services, start
+from benchmarks import datapath, services, start
 from benchmarks.figure import Figure
 
-BENCHMARKS = {"services": services.figures, "start": start.figures}
+BENCHMARKS = {"datapath": datapath.figures, "services": services.figures, "start": start.figures}
 
 
 def main() -> int:
