@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from conftest import RunningLab
+
 from controllers import cni as cnis
 from controllers import compile as compiler
 from controllers import proxy as proxies
@@ -51,8 +52,14 @@ def bridges(lab: RunningLab) -> list[Bridge]:
 
 
 def listing(lab: RunningLab, bridge: Bridge) -> list[dict[str, Any]]:
-    """The flows of a bridge as `mininetes flows` shows them."""
-    return list(lab.json("flows", bridge[0], "--bridge", bridge[1]))
+    """The flows of a bridge as `mininetes flows` shows them; asked without the command line, for there are many."""
+    request = {"verb": "flows", "node": bridge[0], "bridge": bridge[1], "table": None}
+    return list(ask(lab.name, request))
+
+
+def last_change(lab: RunningLab, bridge: Bridge) -> dict[str, Any]:
+    """What the controller sent last, as `mininetes flows --diff` shows it."""
+    return dict(ask(lab.name, {"verb": "flow-diff", "node": bridge[0], "bridge": bridge[1]}))
 
 
 def installed(lab: RunningLab) -> dict[Bridge, Flows]:
