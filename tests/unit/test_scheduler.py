@@ -30,7 +30,7 @@ def pod(**spec: Any) -> Object:
 def fits(one: Object, on: Object) -> bool:
     """Whether the pod may run on this one node."""
     try:
-        return choose(one, [on], {}) == on["metadata"]["name"]
+        return choose(one, [on], {}) == str(on["metadata"]["name"])
     except Unschedulable:
         return False
 
