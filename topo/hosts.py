@@ -23,7 +23,7 @@ class Host(Node):
     def startShell(self, mnopts: str | None = None) -> None:
         """Make the namespaces; -p prints the pid once they exist (mnexec.c)."""
         command = ["mnexec", "-d", "-n", "-p", "sleep", "infinity"]
-        self.holder = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, close_fds=False)
+        self.holder = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         assert self.holder.stdout is not None
         self.holder.stdout.readline()
         self.holder.stdout.close()

@@ -86,6 +86,8 @@ def ask(
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """One request with its file descriptors. Raises ValueError for anything else."""
     data, fds, _, _ = socket.recv_fds(connection, 65536, 8)
+    for fd in fds:  # a pod that starts now must not hold the caller's output open
+        os.set_inheritable(fd, False)
     while not data.endswith(b"\n"):
         more = connection.recv(1 << 20)
         if not more or len(data) > _MOST:

@@ -194,3 +194,15 @@ def test_a_deployment_scales_and_a_deleted_pod_is_replaced_with_another_address(
     lab.apply(text.replace("replicas: 3", "replicas: 1"), tmp_path)
     lab.eventually(lambda: len([p for p in lab.status()["pods"] if p["name"].startswith("frontend")]) == 1)
     programs(lab)
+
+
+def test_a_pod_that_starts_meanwhile_does_not_hold_the_output_of_exec(lab: RunningLab, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "scenarios", "exec", "--lab", lab.name, "redis-master", "--", "cat"]
+    process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("begun\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "begun\n"
+    spec = "{containers: [{name: c, image: x}]}"
+    lab.apply(f"{{apiVersion: v1, kind: Pod, metadata: {{name: meanwhile}}, spec: {spec}}}", tmp_path)
+    assert process.communicate(timeout=5)[0] == ""

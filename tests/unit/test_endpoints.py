@@ -28,7 +28,7 @@ def pod(
     **spec: Any,
 ) -> Object:
     """Pod p001, p002, ... with an address of its own."""
-    thing = {
+    thing: Object = {
         "kind": "Pod",
         "metadata": {"name": f"p{number:03}", "namespace": "shop", "labels": {"app": "web", "more": "x"}},
         "spec": {"nodeName": f"n{number % 3}", "containers": [{"name": "c", "ports": ports or []}], **spec},
@@ -78,9 +78,7 @@ def test_a_slice_tells_of_its_service_its_ports_and_its_pods() -> None:
 @pytest.mark.parametrize("publish", [False, True])
 @pytest.mark.parametrize("ready", [False, True])
 @pytest.mark.parametrize("ending", [False, True])
-def test_conditions_follow_readiness_termination_and_publish_not_ready(
-    publish: bool, ready: bool, ending: bool
-) -> None:
+def test_conditions_follow_readiness_termination_and_publishing(publish: bool, ready: bool, ending: bool) -> None:
     (one,) = slices(service(publishNotReadyAddresses=publish), [pod(ready=ready, ending=ending)])
     assert one["endpoints"][0]["conditions"] == {
         "ready": publish or (ready and not ending),
