@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -113,7 +114,8 @@ def _private_mounts() -> None:
 
 def _forward_to(pid: int) -> None:
     def forward(number: int, _: FrameType | None) -> None:
-        os.kill(pid, number)
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(pid, number)
 
     for number in _FORWARDED:
         signal.signal(number, forward)

@@ -34,8 +34,10 @@ def as_nobody(tmp_path_factory: pytest.TempPathFactory) -> Run:
         shutil.copytree(ROOT / folder, tmp_path / folder)
     packages = tmp_path / "packages"
     shutil.copytree(sysconfig.get_path("purelib"), packages, ignore=shutil.ignore_patterns(*NOT_NEEDED))
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_mode & 0o1000:  # the world's own /tmp; pytest's folders below it are private
+            break
+        path.chmod(path.stat().st_mode | 0o055)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{packages}", "HOME": str(tmp_path)}
 
     def run(prepare: str, script: str) -> subprocess.CompletedProcess[str]:
