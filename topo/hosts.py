@@ -49,7 +49,8 @@ class Host(Node):
     def run(self, *argv: str, text: str = "") -> str:
         """Run a program in the namespaces and give its output. Raises CalledProcessError."""
         command = ["mnexec", "-a", str(self.pid), *argv]
-        return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+        options: dict[str, Any] = {"capture_output": True, "text": True, "start_new_session": True}
+        return str(subprocess.run(command, input=text, check=True, **options).stdout)
 
     def start_daemon(self, *argv: str, **options: Any) -> subprocess.Popen[Any]:
         """Start a program in the namespaces, out of reach of the terminal's signals."""

@@ -136,7 +136,10 @@ class OpenVSwitch:
         return self._run(["ovs-vsctl", "--timeout=20", f"--db=unix:{self.run / 'db.sock'}", *arguments])
 
     def _run(self, command: list[str]) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
+        # In a session of its own, so that Ctrl-C is the lab's to answer and not an error of this program.
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=self.environment, check=False, start_new_session=True
+        )
         if done.returncode != 0:
             raise RuntimeError(f"{self.host.name}: {' '.join(command[:3])} failed: {done.stderr.strip()}")
         return done.stdout
