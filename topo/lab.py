@@ -18,6 +18,7 @@ from topo.cluster.network import PodNetwork
 from topo.cluster.store import NotFound, Object, Store
 from topo.cluster.wiring import GROUP
 from topo.config import LabConfig, NodeConfig
+from topo.control.api import ApiServer
 from topo.control.link import Controller, ControllerGone
 from topo.control.loop import ControlLoop
 from topo.control.workloads import is_ready
@@ -63,6 +64,7 @@ class Lab:
         self.mininet = hosts.empty_network()
         self.nodes: dict[str, Node] = {}
         self.switches: dict[str, Machine] = {}
+        self.api = ApiServer(self.store, run / "api.sock")
         self.controller = Controller(self.store, run, parts.controller)
         self.standin = StandIn()
         self.loop = ControlLoop(self.store, service_pool(config.service_subnet), random.Random(parts.seed))

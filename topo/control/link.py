@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from topo.cluster.store import ADDED, Store, Watch
+from topo.cluster.store import Store, Watch
+from topo.control.feed import feed
 
 LOG = logging.getLogger("mininetes")
 _KINDS = frozenset({"Lab", "FabricSwitch", "Node", "Pod", "Service", "EndpointSlice"})
@@ -118,26 +119,17 @@ class Controller:
         while True:
             sock, _ = self._listener.accept()
             self._sock = sock
-            objects, revision, watch = self.store.watch()
+            threading.Thread(target=self._feed, args=(sock,), name="controller-out", daemon=True).start()
+
+    def _feed(self, sock: socket.socket) -> None:
+        def send(lines: bytes) -> None:
+            with self._send_lock:
+                sock.sendall(lines)
+
+        def opened(watch: Watch) -> None:
             threading.Thread(target=self._read, args=(sock, watch), name="controller-in", daemon=True).start()
-            threading.Thread(
-                target=self._feed, args=(sock, objects, revision, watch), name="controller-out", daemon=True
-            ).start()
 
-    def _feed(self, sock: socket.socket, objects: list[Any], revision: int, watch: Watch) -> None:
-        try:
-            self._send_events(sock, [(ADDED, thing) for thing in objects], revision)
-            while (batch := watch.batch()) is not None:
-                # The bookmark covers changes the controller does not care for, so that a waiter is not left waiting.
-                self._send_events(sock, [(e.type, e.object) for e in batch], batch[-1].revision)
-        except OSError:
-            watch.close()  # the process is gone; a new one gets a new feed
-
-    def _send_events(self, sock: socket.socket, events: list[tuple[str, Any]], revision: int) -> None:
-        lines = [json.dumps({"event": kind, "object": thing}) for kind, thing in events if thing["kind"] in _KINDS]
-        lines.append(json.dumps({"bookmark": revision}))
-        with self._send_lock:
-            sock.sendall(("\n".join(lines) + "\n").encode())
+        feed(self.store, _KINDS, send, opened)
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._sock is None:
