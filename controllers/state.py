@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Any
 from zlib import crc32
 
 from controllers.flow.fields import ip_number, mac_number
+from controllers.services import SERVICE_NAME, ServicePort, ports_of
 from topo.cluster import wiring
 
 Object = Mapping[str, Any]
@@ -28,7 +29,10 @@ class Lab:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A Kubernetes node: its address on the fabric, its slice of the pod subnet, the MACs of br-ex and gw0."""
+    """A Kubernetes node: its address on the fabric, its slice of the pod subnet, the MACs of br-ex and gw0.
+
+    zone: its label topology.kubernetes.io/zone, or "".
+    """
 
     name: str
     ip: int
@@ -36,6 +40,7 @@ class Node:
     gateway_mac: int
     pod_cidr: str
     ready: bool
+    zone: str = ""
 
     @property
     def gateway_ip(self) -> int:
@@ -54,15 +59,12 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
-class ServicePort:
-    """One port of a Service. endpoints: (IP, port) of the ready ones, sorted."""
+class Outside:
+    """A machine on the fabric that is no node: the router of the node subnet, from which clients come."""
 
-    key: str
-    protocol: str
-    address: int
-    port: int
-    endpoints: tuple[tuple[int, int], ...]
-    group: int
+    name: str
+    ip: int
+    mac: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class NodeView:
     pods: tuple[Pod, ...]
     peers: tuple[Node, ...]
     services: Mapping[str, ServicePort]
+    outside: tuple[Outside, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +96,20 @@ class FabricView:
     switches: Mapping[str, Switch]
     nodes: tuple[Node, ...]
     down: frozenset[tuple[str, int]]
+    services: Mapping[str, ServicePort] = field(default_factory=dict)
+    outside: tuple[Outside, ...] = ()
 
 
 def assign_numbers(keys: Iterable[str]) -> dict[str, int]:
-    """A number in 1..2^31-1 for each key, stable under other keys coming and going unless two hashes collide.
+    """A number in 1..2^30-1 for each key, stable under other keys coming and going unless two hashes collide.
 
     Pure: a function of the set of keys, so a controller that starts anew gives the same numbers.
     """
     taken: dict[int, str] = {}
-    for start, key in sorted((crc32(key.encode()) & 0x7FFFFFFF or 1, key) for key in keys):
+    for start, key in sorted((crc32(key.encode()) & 0x3FFFFFFF or 1, key) for key in keys):
         number = start
         while number in taken:
-            number = number % 0x7FFFFFFF + 1
+            number = number % 0x3FFFFFFF + 1
         taken[number] = key
     return {key: number for number, key in taken.items()}
 
@@ -122,6 +127,7 @@ class ClusterState:
         self.lab: Lab | None = None
         self.nodes: dict[str, Node] = {}
         self.switches: dict[str, Switch] = {}
+        self.outside: dict[str, Outside] = {}
         self.services: dict[str, ServicePort] = {}
         self.down: frozenset[tuple[str, int]] = frozenset()
         self._pods: dict[str, dict[str, Pod]] = {}
@@ -144,7 +150,7 @@ class ClusterState:
             self._put(self._service_objects, key, gone, thing)
             self._stale.add(key)
         elif kind == "EndpointSlice":
-            service = f"{meta['namespace']}/{meta.get('labels', {}).get('kubernetes.io/service-name', '')}"
+            service = f"{meta['namespace']}/{meta.get('labels', {}).get(SERVICE_NAME, '')}"
             before = self._slice_home.pop(key, service)
             if before != service:  # relabelled
                 self._slices[before].pop(key, None)
@@ -160,6 +166,10 @@ class ClusterState:
         elif kind == "FabricSwitch":
             ports = {int(n): peer for n, peer in thing["spec"]["ports"].items()}
             self._put(self.switches, meta["name"], gone, Switch(meta["name"], thing["spec"]["tier"], ports))
+        elif kind == "Outside":
+            spec = thing["spec"]
+            one = Outside(meta["name"], ip_number(spec["address"]), mac_number(spec["mac"]))
+            self._put(self.outside, meta["name"], gone, one)
         elif kind == "Lab":
             spec = thing["spec"]
             self.lab = Lab(**{name: spec[name] for name in Lab.__slots__})
@@ -187,21 +197,26 @@ class ClusterState:
         self._refresh_services()
         pods = tuple(sorted(self._pods.get(name, {}).values(), key=lambda p: p.port))
         peers = tuple(sorted((n for n in self.nodes.values() if n.name != name), key=lambda n: n.name))
-        return NodeView(self.lab, node, pods, peers, self.services)
+        return NodeView(self.lab, node, pods, peers, self.services, tuple(self.outside.values()))
 
     def fabric_view(self, name: str) -> FabricView | None:
         """The view of one fabric switch, or None while it is not known."""
         switch = self.switches.get(name)
         if switch is None:
             return None
+        self._refresh_services()
         nodes = tuple(sorted(self.nodes.values(), key=lambda n: n.name))
-        return FabricView(switch, dict(self.switches), nodes, self.down)
+        outside = tuple(self.outside.values())
+        return FabricView(switch, dict(self.switches), nodes, self.down, self.services, outside)
 
     def _refresh_services(self) -> None:
         """Rebuild the ports of the Services that changed since last asked; the others keep their identity."""
         if not self._stale:
             return
-        found = {key: _service_ports(key, self._service_objects.get(key)) for key in self._stale}
+        found = {
+            key: ports_of(key, self._service_objects.get(key), self._slices.get(key, {}).values())
+            for key in self._stale
+        }
         keys_before = set(self._numbers)
         keys = keys_before - {p for key in self._stale for p in self._owned_ports.get(key, ())}
         keys |= {port for ports in found.values() for port in ports}
@@ -209,17 +224,13 @@ class ClusterState:
             self._numbers = assign_numbers(keys)
         services = dict(self.services)
         for key, ports in found.items():
-            for port_key in self._owned_ports.get(key, ()):
+            for port_key in set(self._owned_ports.get(key, ())) - set(ports):
                 services.pop(port_key, None)
-            slices = list(self._slices.get(key, {}).values())
-            for port_key, (protocol, address, port, name) in ports.items():
-                endpoints = _endpoints(slices, name, protocol)
-                services[port_key] = ServicePort(port_key, protocol, address, port, endpoints, self._numbers[port_key])
+            services |= {port_key: make(self._numbers[port_key]) for port_key, make in ports.items()}
             self._owned_ports[key] = tuple(ports)
-        for port_key, number in self._numbers.items():
+        for port_key, number in self._numbers.items() if keys != keys_before else ():
             if services[port_key].group != number:  # a hash collision came or went
-                old = services[port_key]
-                services[port_key] = ServicePort(old.key, old.protocol, old.address, old.port, old.endpoints, number)
+                services[port_key] = replace(services[port_key], group=number)
         self._stale.clear()
         self.services = dict(sorted(services.items())) if keys != keys_before else services
 
@@ -232,7 +243,8 @@ def _node(thing: Object) -> Node | None:
     if ip is None or cidr is None or wiring.MAC not in notes:
         return None
     macs = mac_number(notes[wiring.MAC]), mac_number(notes[wiring.GATEWAY_MAC])
-    return Node(thing["metadata"]["name"], ip_number(ip), *macs, cidr, is_ready(thing))
+    zone = (thing["metadata"].get("labels") or {}).get("topology.kubernetes.io/zone", "")
+    return Node(thing["metadata"]["name"], ip_number(ip), *macs, cidr, is_ready(thing), zone)
 
 
 def _pod(key: str, thing: Object) -> Pod | None:
@@ -242,40 +254,3 @@ def _pod(key: str, thing: Object) -> Pod | None:
     if wiring.PORT not in notes or not ip or thing["status"].get("phase") in ("Succeeded", "Failed"):
         return None
     return Pod(key, ip_number(ip), mac_number(notes[wiring.MAC]), int(notes[wiring.PORT]))
-
-
-def _service_ports(key: str, service: Object | None) -> dict[str, tuple[str, int, int, str]]:
-    """Port key -> (protocol, address, port, port name) of a Service that has a virtual address."""
-    spec = service["spec"] if service else {}
-    address = spec.get("clusterIP")
-    if not address or address == "None":
-        return {}
-    return {
-        f"{key}:{p.get('name') or p['port']}/{p.get('protocol', 'TCP').lower()}": (
-            p.get("protocol", "TCP").lower(),
-            ip_number(address),
-            p["port"],
-            p.get("name", ""),
-        )
-        for p in spec.get("ports", ())
-    }
-
-
-def _endpoints(slices: list[Object], name: str, protocol: str) -> tuple[tuple[int, int], ...]:
-    """(IP, port) of the ready endpoints of one Service port over all its slices, sorted, each once.
-
-    Source: Kubernetes API, EndpointSlice: a missing ready condition counts as ready; ports are matched by name.
-    """
-    return tuple(
-        sorted(
-            {
-                (ip_number(address), port["port"])
-                for part in slices
-                for port in part.get("ports", ())
-                if (port.get("name") or "") == name and port.get("protocol", "TCP").lower() == protocol
-                for endpoint in part.get("endpoints", ())
-                if endpoint.get("conditions", {}).get("ready", True) is not False
-                for address in endpoint["addresses"][:1]
-            }
-        )
-    )

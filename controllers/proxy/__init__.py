@@ -9,11 +9,28 @@ from controllers.flow.program import Fragment
 from controllers.state import NodeView
 
 
+class NodePart(Protocol):
+    """What a proxy mode does on one node beside flows: rules of its kernel, a process of its own."""
+
+    def sync(self, view: NodeView) -> None:
+        """Make the node as the view wants it; called again after every change. Raises OSError or RuntimeError."""
+
+    def close(self) -> None:
+        """End what runs; the node may be gone already."""
+
+
 class Proxy(Protocol):
-    """What a proxy mode must be."""
+    """What a proxy mode must be.
+
+    attachment: "switch" if pods are ports of br-int, "bridge" if they are ports of a Linux bridge in the node.
+    """
 
     name: str
     description: str
+    attachment: str
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """Flows and groups of br-int that turn Service addresses into endpoints."""
+
+    def node_part(self, pid: int) -> NodePart | None:
+        """The node's own part, or None for a mode of flows alone. pid: a process in the node's namespaces."""

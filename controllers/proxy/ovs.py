@@ -12,7 +12,9 @@ from functools import lru_cache
 from controllers.flow import tables as t
 from controllers.flow.actions import ZONE, Ct, Goto, Nat, ToGroup
 from controllers.flow.program import Bucket, Fragment, Writer, match
-from controllers.state import NodeView, ServicePort
+from controllers.proxy import NodePart
+from controllers.services import ServicePort, reach
+from controllers.state import NodeView
 
 
 class Ovs:
@@ -20,10 +22,15 @@ class Ovs:
 
     name = "ovs"
     description = "random choice among ready endpoints, one flow and one group a Service port"
+    attachment = "switch"
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """One fragment a Service port; the same object for every node."""
         return _all(_ByIdentity(view.services))
+
+    def node_part(self, pid: int) -> NodePart | None:
+        """None."""
+        return None
 
 
 PROXY = Ovs()
@@ -56,16 +63,14 @@ def service_port(port: ServicePort) -> Fragment:
     Source: Kubernetes, "Virtual IPs and Service Proxies"; kube-proxy rejects Services without endpoints.
     """
     w = Writer("service", port.key)
-    wanted = match(port.protocol, nw_dst=port.address, tp_dst=port.port)
-    if not port.endpoints:
+    wanted = match(port.protocol, nw_dst=port.cluster_ip, tp_dst=port.port)
+    endpoints = reach(port, "", "").cluster
+    if not endpoints:
         w.flow(t.SERVICE_LB, t.NORMAL, wanted, Goto(t.REJECT))
         return w.fragment()
     w.group(
         port.group,
-        (
-            Bucket((Ct(ZONE, t.after(t.SERVICE_LB), commit=True, nat=Nat("dst", ip, number)),))
-            for ip, number in port.endpoints
-        ),
+        (Bucket((Ct(ZONE, t.after(t.SERVICE_LB), commit=True, nat=Nat("dst", e.ip, e.port)),)) for e in endpoints),
     )
     w.flow(t.SERVICE_LB, t.NORMAL, wanted, ToGroup(port.group))
     return w.fragment()

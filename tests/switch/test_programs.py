@@ -92,10 +92,10 @@ def cases() -> dict[str, dict[str, int]]:
         "Service without endpoint": {
             **here,
             "dl_dst": gateway,
-            "nw_dst": views.NONE.address,
+            "nw_dst": views.NONE.cluster_ip,
             "tp_dst": views.NONE.port,
         },
-        "unknown Service": {**here, "dl_dst": gateway, "nw_dst": views.NONE.address + 99, "tp_dst": 1},
+        "unknown Service": {**here, "dl_dst": gateway, "nw_dst": views.NONE.cluster_ip + 99, "tp_dst": 1},
         "from the uplink": {
             "in_port": 3,
             "dl_src": 0x0A5800000099,
@@ -147,7 +147,7 @@ def test_a_service_reaches_each_of_its_endpoints_and_no_other(bridge: Bridge) ->
             "dl_src": mac(views.A),
             "dl_dst": gateway,
             "nw_src": views.A.ip,
-            "nw_dst": views.WEB.address,
+            "nw_dst": views.WEB.cluster_ip,
             "nw_ttl": 64,
             "tp_src": 40000,
             "tp_dst": views.WEB.port,
@@ -156,7 +156,7 @@ def test_a_service_reaches_each_of_its_endpoints_and_no_other(bridge: Bridge) ->
         found |= set(re.findall(r"nat\(dst=([\d.:]+)\)", switch.trace(text)))
     from controllers.flow.fields import ip_text
 
-    assert found == {f"{ip_text(ip)}:{port}" for ip, port in views.WEB.endpoints}
+    assert found == {f"{ip_text(e.ip)}:{e.port}" for e in views.WEB.endpoints}
 
 
 def test_the_cases_above_end_in_different_places() -> None:

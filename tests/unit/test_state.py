@@ -14,6 +14,7 @@ from views import OVS, cni_of
 from controllers.compile import fabric_switch, pod_bridge
 from controllers.flow.fields import ip_number
 from controllers.flow.program import check, listing
+from controllers.services import reach
 from controllers.state import ClusterState, NodeView
 from topo.cluster import wiring
 
@@ -211,7 +212,8 @@ def test_endpoints_are_the_ready_ones_of_every_slice_each_once_by_port_name_and_
     slices = slice_of("s0", "web", (2, True), (3, False)), slice_of("s1", "web", (4, None), (2, True))
     ports = service("web", ("", "TCP", 80), ("dns", "UDP", 53), ("https", "TCP", 443))
     found = view_of(state_of(*BASE, ports, *slices)).services
-    assert {port.key: port.endpoints for port in found.values()} == {
+    ready = {port.key: tuple((e.ip, e.port) for e in reach(port, "n1", "").cluster) for port in found.values()}
+    assert ready == {
         "default/web:80/tcp": ((ip_number("10.244.1.2"), 8080), (ip_number("10.244.1.4"), 8080)),
         "default/web:dns/udp": ((ip_number("10.244.1.2"), 53), (ip_number("10.244.1.4"), 53)),
         "default/web:https/tcp": (),

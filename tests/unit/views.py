@@ -11,7 +11,8 @@ from controllers.cni import Cni
 from controllers.flow.fields import ip_number, mac_number
 from controllers.proxy import Proxy
 from controllers.registry import discover
-from controllers.state import FabricView, Lab, Node, NodeView, Pod, ServicePort, Switch
+from controllers.services import Endpoint, ServicePort
+from controllers.state import FabricView, Lab, Node, NodeView, Pod, Switch
 
 POD_SUBNET, SERVICE_SUBNET = "10.244.0.0/16", "10.96.0.0/16"
 CNIS = discover(cnis, "CNI")
@@ -43,7 +44,7 @@ def service(group: int, key: str, protocol: str, address: str, port: int, *endpo
         protocol,
         ip_number(address),
         port,
-        tuple(sorted((ip_number(ip), int(number)) for ip, number in pairs)),
+        tuple(sorted(Endpoint(ip_number(ip), int(number)) for ip, number in pairs)),
         group,
     )
 
@@ -96,5 +97,5 @@ def without(view: NodeView, service_key: str, endpoint: str) -> NodeView:
     """The view after an endpoint of a Service port has gone."""
     ip, port = endpoint.split(":")
     old = view.services[service_key]
-    rest = tuple(e for e in old.endpoints if e != (ip_number(ip), int(port)))
+    rest = tuple(e for e in old.endpoints if (e.ip, e.port) != (ip_number(ip), int(port)))
     return replace(view, services={**view.services, service_key: replace(old, endpoints=rest)})
