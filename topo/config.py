@@ -55,6 +55,7 @@ class LabConfig:
     node_cidr_bits: prefix length of each node's slice of pod_subnet.
     honour_initial_delay: wait a probe's initialDelaySeconds for stand-in containers too
       (they are ready at once, so by default their first probe runs at once).
+    ingress: run an Ingress controller from the start; else one runs only if the manifests have an Ingress for it.
     """
 
     nodes: tuple[NodeConfig, ...]
@@ -69,3 +70,4 @@ class LabConfig:
     cni_options: Options = field(default_factory=dict)
     fabric: FabricConfig = FabricConfig()
     honour_initial_delay: bool = False
+    ingress: bool = False

@@ -19,7 +19,7 @@ __all__ = ["LabFile", "default_config", "fabric_links", "load", "node_names", "p
 KIND, API_VERSION = "Cluster", "kind.x-k8s.io/v1alpha4"
 ROLES = ("control-plane", "worker")
 _TOP = ("kind", "apiVersion", "name", "nodes", "networking", "mininetes")
-_OWN = ("cni", "proxy", "fabric", "nodeSubnet", "nodeCIDRBits", "honourInitialDelay", "manifests")
+_OWN = ("cni", "proxy", "fabric", "nodeSubnet", "nodeCIDRBits", "honourInitialDelay", "ingress", "manifests")
 # What kind's v1alpha4 has beyond what a lab heeds (kind, pkg/apis/config/v1alpha4/types.go).
 _PATCHES = ("kubeadmConfigPatches", "kubeadmConfigPatchesJSON6902")
 _IGNORED_TOP = (
@@ -120,6 +120,7 @@ class _Reader:
             ("nodeSubnet", "node_subnet", self.subnet),
             ("nodeCIDRBits", "node_cidr_bits", self.integer),
             ("honourInitialDelay", "honour_initial_delay", self.boolean),
+            ("ingress", "ingress", self.ingress),
         ):
             if key in own:
                 values[name] = read((*path, key), own[key])
@@ -189,6 +190,12 @@ class _Reader:
         if given.get("mtu") is not None:
             out["mtu"] = self.integer((*path, "mtu"), given["mtu"])
         return replace(base, **out)
+
+    def ingress(self, path: _Path, value: Any) -> bool:
+        """Whether the one Ingress controller there is was asked for, by its name."""
+        if self.text(path, value) != "nginx":
+            raise self.error(path, f"there is no Ingress controller {show(value)}", "nginx")
+        return True
 
     def manifests(self, path: _Path, value: Any) -> tuple[Path, ...]:
         if value is None:

@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 from referencing import Registry, Resource
 
-from topo import manifest_rules
+from topo import ingress_rules, manifest_rules
 from topo.cluster.errors import InputError
 from topo.manifest_rules import Problem
 from topo.yaml_source import Document, Map, Seq, field_path, nearest, read_documents, read_text, show
@@ -31,6 +31,9 @@ KINDS: Mapping[str, str] = {
     "ReplicaSet": "apps/v1",
     "Job": "batch/v1",
     "EndpointSlice": "discovery.k8s.io/v1",
+    "Ingress": "networking.k8s.io/v1",
+    "IngressClass": "networking.k8s.io/v1",
+    "Secret": "v1",
 }
 _SCHEMAS = "kubernetes-json-schema/v1.37.0-local-strict"
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -174,7 +177,8 @@ def _checked(item: _Item, version: str) -> dict[str, Any]:
         raise item.error(_explain(worst))
     thing.setdefault("metadata", {})
     manifest_rules.fill_defaults(thing)
-    for problem in manifest_rules.problems(thing):
+    ingress_rules.fill_defaults(thing)
+    for problem in itertools.chain(manifest_rules.problems(thing), ingress_rules.problems(thing, item.value)):
         raise item.error(problem)
     return thing
 

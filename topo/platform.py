@@ -27,6 +27,8 @@ PROGRAMS = {
 }
 # Programs that some verbs and scenarios need.
 EXTRAS = {"iperf3": "iperf3", "tcpdump": "tcpdump", "curl": "curl"}
+# Programs of the Ingress controller.
+INGRESS = {"nginx": "nginx", "setpriv": "util-linux"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ def findings() -> list[Finding]:
     """Everything a lab may need, probed now. Takes about a tenth of a second and leaves nothing behind."""
     found = [_program(name, package, "always") for name, package in PROGRAMS.items()]
     found += [_program(name, package, "measuring and capturing") for name, package in EXTRAS.items()]
+    found += [_program(name, package, "Ingress") for name, package in INGRESS.items()]
     found += [_namespaces(), _tun(), _kernel_datapath(), _sctp()]
     kinds = {"netem": "link delay and loss", "htb": "link bandwidth"}
     found += [_discipline(kind, use) for kind, use in kinds.items()]
@@ -61,6 +64,13 @@ def require() -> None:
         raise PlatformError(f"not installed: {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
     if not _tun().there and not _kernel_datapath().there:
         raise PlatformError("the userspace datapath cannot open /dev/net/tun", _tun().remedy)
+
+
+def require_nginx() -> None:
+    """Raise PlatformError, in one line with the remedy, unless the Ingress controller can run."""
+    missing = sorted({package for name, package in INGRESS.items() if shutil.which(name) is None})
+    if missing:
+        raise PlatformError(f"Ingress needs {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
 
 
 def choose_datapath(wanted: str) -> str:

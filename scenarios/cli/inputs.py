@@ -25,6 +25,7 @@ def build_options(parser: ArgumentParser) -> None:
         "--cni-option", action="append", default=[], metavar="KEY=VALUE", help="an option of the CNI; may repeat"
     )
     parser.add_argument("--proxy", metavar="MODE", help="Service implementation (`mininetes list` names them)")
+    parser.add_argument("--ingress", action="store_true", help="an Ingress controller (nginx), manifests or not")
     parser.add_argument(
         "--datapath", choices=("auto", "netdev", "system"), default="auto", help="Open vSwitch in userspace or kernel"
     )
@@ -60,6 +61,7 @@ def configure(arguments: Namespace, config: LabConfig) -> LabConfig:
             raise InputError(f"--cni-option {text}", "has no '='", "KEY=VALUE")
         options[key] = int(value) if value.isdigit() else value
     config = replace(config, cni_options=options, proxy_mode=arguments.proxy or config.proxy_mode, name=arguments.lab)
+    config = replace(config, ingress=config.ingress or arguments.ingress)
     if not is_subdomain(arguments.lab):
         raise InputError(f"--lab {arguments.lab}", "is no lab's name", "a-z, 0-9, '-' and '.', as dev-1")
     labfile.validate(config)

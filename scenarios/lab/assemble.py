@@ -12,7 +12,9 @@ from controllers import proxy as proxies
 from controllers.flow.tables import PIPELINES
 from controllers.registry import choose, discover
 from topo import fabric, platform
-from topo.cluster.errors import InputError
+from topo.addons.ingress import objects as ingress_controller
+from topo.cluster.errors import InputError, PlatformError
+from topo.cluster.store import Object
 from topo.config import LabConfig
 from topo.lab import Parts
 
@@ -56,6 +58,27 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         datapath=platform.choose_datapath(choices.datapath),
         seed=choices.seed,
     )
+
+
+def ingress(config: LabConfig, objects: Sequence[Object]) -> list[Object]:
+    """The Ingress controller's objects, if it was asked for or an Ingress among these needs it; says the latter.
+
+    Raises PlatformError if it was asked for and the machine cannot run it.
+    """
+    if config.ingress:
+        platform.require_nginx()
+    elif not ingress_controller.is_wanted(objects):
+        return []
+    else:
+        try:
+            platform.require_nginx()
+        except PlatformError as error:
+            print(f"mininetes: no Ingress is served: {error}", file=sys.stderr)
+            return []
+        print(
+            "mininetes: the manifests have an Ingress, so the lab gets an Ingress controller (nginx)", file=sys.stderr
+        )
+    return ingress_controller.missing(objects)
 
 
 def names(plugins: Sequence[Path]) -> dict[str, dict[str, str]]:

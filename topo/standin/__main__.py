@@ -6,7 +6,8 @@ Commands come as JSON lines on standard input and each is answered by one line o
 
 TCP: an HTTP request is answered as HTTP; anything else gets one JSON line back for each piece received.
 UDP: each datagram is answered by one. GET / (any path) tells pod, node, client and path; GET on any path answers 503
-while the pod is unhealthy, which POST /unhealthy and POST /healthy switch. SCTP (one-to-one) behaves as TCP.
+while the pod is unhealthy, which POST /unhealthy and POST /healthy switch. A request that came through a proxy
+(X-Forwarded-For) is answered with its method and headers, too. SCTP (one-to-one) behaves as TCP.
 """
 
 from __future__ import annotations
@@ -49,10 +50,18 @@ def http_reply(pod: Pod, request: bytes, client: str, port: int) -> tuple[bytes,
         pod.healthy = path == "/healthy"
     elif not pod.healthy:
         status = "503 Service Unavailable"
-    body = say(pod, client, port, path=path, healthy=pod.healthy)
+    # What a proxy in between (an Ingress controller) made of the request is shown where there was one.
+    seen = {"method": method, "headers": _headers(headers)} if b"x-forwarded-for:" in headers.lower() else {}
+    body = say(pod, client, port, path=path, healthy=pod.healthy, **seen)
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     head += f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"
     return head.encode() + (b"" if method == "HEAD" else body), keep
+
+
+def _headers(lines: bytes) -> dict[str, str]:
+    """Headers by their names in small letters."""
+    pairs = (line.partition(":") for line in lines.decode("latin-1").split("\r\n") if line)
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 async def serve_connection(pod: Pod, sock: socket.socket, client: str, port: int) -> None:
