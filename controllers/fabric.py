@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from controllers.announce import announcers
 from controllers.features.base import arp_answer
+from controllers.flow import fields as f
 from controllers.flow import tables as t
-from controllers.flow.actions import Goto, Output, ToGroup
+from controllers.flow.actions import Action, Goto, Output, ToGroup
 from controllers.flow.program import Bucket, Fragment, Writer, match
-from controllers.state import FabricView, Switch, assign_numbers
+from controllers.state import FabricView, Node, Outside, Switch, assign_numbers
 
 
 def fragments(view: FabricView) -> Iterable[Fragment]:
@@ -19,19 +21,42 @@ def fragments(view: FabricView) -> Iterable[Fragment]:
     w = Writer("fabric", view.switch.name)
     w.flow(t.FABRIC_ARP, t.MISS, match(), Goto(t.after(t.FABRIC_ARP)))
     home = {name: switch.name for switch in view.switches.values() for name in switch.ports.values()}
-    paths = {n.name: next_ports(view, home[n.name], n.name) for n in view.nodes if n.name in home}
+    machines: tuple[Node | Outside, ...] = (*view.nodes, *view.outside)
+    paths = {n.name: next_ports(view, home[n.name], n.name) for n in machines if n.name in home}
     # A group's number says its ports, so that no group ever changes under the flows that point to it.
     numbers = assign_numbers(str(ports) for ports in paths.values() if len(ports) > 1)
-    for node in view.nodes:
-        w.flow(t.FABRIC_ARP, t.NORMAL, match("arp", arp_op=1, arp_tpa=node.ip), *arp_answer(node.mac, node.ip))
-        ports = paths.get(node.name, ())
-        if ports:
-            forward = ToGroup(numbers[str(ports)]) if len(ports) > 1 else Output(ports[0])
-            w.flow(t.FABRIC_FORWARD, t.NORMAL, match(dl_dst=node.mac), forward)
+    ways = {name: ToGroup(numbers[str(p)]) if len(p) > 1 else Output(p[0]) for name, p in paths.items() if p}
+    for machine in machines:
+        wanted = match("arp", arp_op=1, arp_tpa=machine.ip)
+        w.flow(t.FABRIC_ARP, t.NORMAL, wanted, *arp_answer(machine.mac, machine.ip))
+        if machine.name in ways:
+            w.flow(t.FABRIC_FORWARD, t.NORMAL, match(dl_dst=machine.mac), ways[machine.name])
     for ports in sorted({ports for ports in paths.values() if len(ports) > 1}):
         # A bucket whose link dies is left out by the switch at once, before the controller hears of it.
         w.group(numbers[str(ports)], (Bucket((Output(port),), watch=port) for port in ports))
     yield w.fragment()
+    for address, name in announcers(view.services, view.nodes).items():
+        if name in ways:
+            yield _announced(view, address, ways[name])
+
+
+def _announced(view: FabricView, address: int, way: Action) -> Fragment:
+    """A Service's address: requests go to the node that announces it, which answers itself; what it announces
+    (RFC 5227, section 3) goes to every machine once, by the first way up and every way down."""
+    w = Writer("fabric", f"{view.switch.name} address {f.ip_text(address)}")
+    w.flow(t.FABRIC_ARP, t.NORMAL, match("arp", arp_op=1, arp_tpa=address), way)
+    neighbours = {port for port, _ in _links(view, view.switch)}
+    machines = [port for port, peer in sorted(view.switch.ports.items()) if peer not in view.switches]
+    up = sorted(neighbours)[:1]
+    gratuitous = match("arp", arp_op=1, arp_spa=address, arp_tpa=address)
+    if view.switch.tier != "leaf":
+        w.flow(t.FABRIC_ARP, t.HIGH, gratuitous, *(Output(port) for port in sorted(neighbours)))
+        return w.fragment()
+    w.flow(t.FABRIC_ARP, t.HIGH, gratuitous, *(Output(port) for port in (*machines, *up)))
+    for port in sorted(neighbours):
+        wanted = match("arp", in_port=port, arp_op=1, arp_spa=address, arp_tpa=address)
+        w.flow(t.FABRIC_ARP, t.HIGH + 1, wanted, *(Output(port) for port in machines))
+    return w.fragment()
 
 
 def next_ports(view: FabricView, leaf: str, node: str) -> tuple[int, ...]:

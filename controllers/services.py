@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from controllers.flow.fields import ip_number
@@ -64,6 +65,12 @@ class ServicePort:
     internal_local: bool = False
     external_local: bool = False
     health_port: int = 0
+    # Whether every node treats it alike: no address or choice of it depends on the node.
+    is_same_everywhere: bool = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        hinted = any(e.zones or e.nodes for e in self.endpoints)
+        object.__setattr__(self, "is_same_everywhere", not (self.is_external or self.internal_local or hinted))
 
     def __hash__(self) -> int:
         """Of the key alone, for compilers look ports up by the ten thousand; endpoints are many."""
@@ -74,10 +81,30 @@ class ServicePort:
         """Whether clients outside the cluster have an address for it."""
         return bool(self.node_port or self.external_ips or self.load_balancer_ips)
 
-    @property
-    def is_same_everywhere(self) -> bool:
-        """Whether every node treats it alike: no address or choice of it depends on the node."""
-        return not (self.is_external or self.internal_local or any(e.zones or e.nodes for e in self.endpoints))
+
+class ByIdentity:
+    """Hashes a mapping by which one it is: the state makes a new one when something in it changes."""
+
+    __slots__ = ("mapping",)
+
+    def __init__(self, mapping: Mapping[str, Any]) -> None:
+        self.mapping = mapping
+
+    def __hash__(self) -> int:
+        return id(self.mapping)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByIdentity) and self.mapping is other.mapping
+
+
+def external(services: Mapping[str, ServicePort]) -> tuple[ServicePort, ...]:
+    """Those that clients outside the cluster have an address for."""
+    return _external(ByIdentity(services))
+
+
+@lru_cache(maxsize=4)
+def _external(services: ByIdentity) -> tuple[ServicePort, ...]:
+    return tuple(port for port in services.mapping.values() if port.is_external)
 
 
 @dataclass(frozen=True, slots=True)

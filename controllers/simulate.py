@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from controllers.flow import actions as a
 from controllers.flow import fields as f
-from controllers.flow.program import Flow, Group, MatchItem, Program, check, flows
+from controllers.flow.program import LEARNED, Flow, MatchItem, Program, check, flows
 from controllers.flow.tables import Table
 
 # Field name as ovs-ofctl prints it -> value; registers stand there whole, as "reg0".
 Packet = Mapping[str, int]
-Choose = Callable[[Group, Packet], int]
+# Which of so many, for a packet: stands for the switch's hash.
+Choose = Callable[[int, Packet], int]
 # protocol, source, source port, destination, destination port
 Tuple = tuple[int, int, int, int, int]
 
@@ -21,6 +22,7 @@ _BESIDE = ("ct_state", "ct_mark", *(f"reg{n}" for n in range(16)))
 _TUNNEL = ("tun_dst", "tun_id")
 _KNOWN = {"in_port", "dl_src", "dl_dst", "dl_type", "arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha", *_BESIDE}
 _KNOWN |= {"nw_src", "nw_dst", "nw_proto", "nw_ttl", "tp_src", "tp_dst", "tcp_flags", "icmp_type", "icmp_id", *_TUNNEL}
+_WRITES = (a.Set, a.Copy, a.ForgetInPort, a.DecTtl, a.Multipath, a.Learn)
 _FIRST = Table(0, "table 0", "", "where every packet enters")
 _SYN, _ACK = 0x2, 0x10
 _ICMP, _ECHO_REQUEST, _ECHO_REPLY, _ERRORS = 1, 8, 0, (3, 4, 5, 11, 12)
@@ -74,6 +76,7 @@ class Switch:
 
     def __init__(self, program: Program) -> None:
         self.connections: dict[tuple[int, Tuple], Connection] = {}
+        self.learned: dict[tuple[Table, tuple[MatchItem, ...]], Flow] = {}
         self.down: set[int] = set()
         self.load(program)
 
@@ -83,9 +86,12 @@ class Switch:
         self._flows: dict[int, list[Flow]] = {}
         for flow in flows(program):
             self._flows.setdefault(flow.table.number, []).append(flow)
+        # A flow that was learned goes with the one that learned it.
+        learners = {x.cookie for flow in flows(program) for x in flow.actions if isinstance(x, a.Learn)}
+        self.learned = {place: flow for place, flow in self.learned.items() if flow.cookie in learners}
         self.groups = {group.id: group for fragment in program.values() for group in fragment.groups}
 
-    def run(self, packet: Packet, choose: Choose = lambda group, packet: 0) -> Trace:
+    def run(self, packet: Packet, choose: Choose = lambda many, packet: 0) -> Trace:
         """Send a packet in; choose: index among the buckets whose port is up. Raises NotUnderstood and Overlap."""
         if not packet.keys() <= _KNOWN or not packet.get("in_port"):
             raise NotUnderstood(f"no in_port, or not a field: {', '.join(sorted(packet.keys() - _KNOWN))}")
@@ -97,7 +103,8 @@ class Switch:
 
     def lookup(self, table: int, packet: Packet) -> Flow | None:
         """The flow of the highest priority that matches. Raises Overlap where that is not one."""
-        found = [flow for flow in self._flows.get(table, ()) if all(_matches(item, packet) for item in flow.match)]
+        there = [*self._flows.get(table, ()), *(x for (where, _), x in self.learned.items() if where.number == table)]
+        found = [flow for flow in there if all(_matches(item, packet) for item in flow.match)]
         best = [flow for flow in found if flow.priority == found[0].priority]
         if len(best) > 1:
             raise Overlap(" | ".join(f"{flow.source}: {flow.text()}" for flow in best))
@@ -120,7 +127,7 @@ class _Run:
         self.trace.steps.append((flow, dict(here.packet)))
         if not flow.actions:
             self.trace.drops.append(f"{flow.table}: {flow.match_text() or 'everything'}")
-        elif isinstance(flow.actions[-1], a.Set | a.Copy | a.ForgetInPort | a.DecTtl):
+        elif flow.cookie >> 56 != LEARNED and isinstance(flow.actions[-1], _WRITES):
             raise NotUnderstood(f"{flow.source}: the packet is changed and then goes nowhere: {flow.text()}")
         self._do(flow.actions, here)
 
@@ -149,6 +156,13 @@ class _Run:
                     packet["nw_ttl"] -= 1
                 case a.ToGroup(number):
                     self._group(number, here)
+                case a.Resubmit(table):
+                    if self.switch.lookup(table.number, packet) is not None:
+                        self.pass_table(table, here)
+                case a.Multipath(_, links, target):
+                    _write(packet, target, self.choose(links, dict(packet)))
+                case a.Learn():
+                    self._learn(action, packet)
                 case a.Ct():
                     if action.nat is not None and i + 1 < len(actions):
                         raise NotUnderstood(f"what follows {action} would see translated addresses, or not")
@@ -162,11 +176,22 @@ class _Run:
         if not group.buckets:
             self.trace.drops.append(f"group {number}: no bucket's port is up")
             return
-        actions = group.buckets[self.choose(group, dict(here.packet))].actions
-        # The actions of a bucket are a set, which the switch orders by kind: only one alone is sure to be done so.
-        if len(actions) != 1 or not isinstance(actions[0], a.Output | a.OutputField | a.Ct):
+        actions = group.buckets[self.choose(len(group.buckets), dict(here.packet))].actions
+        # The actions of a bucket are a set, which the switch orders by kind: what is written first, then one way on.
+        *writes, last = actions or (None,)
+        if not isinstance(last, a.Output | a.OutputField | a.Ct | a.Resubmit) or not all(
+            isinstance(w, a.Set) for w in writes
+        ):
             raise NotUnderstood(f"group {number}: bucket with {', '.join(map(str, actions)) or 'no action'}")
         self._do(actions, here)
+
+    def _learn(self, learn: a.Learn, packet: Packet) -> None:
+        """Install the flow, in the place of one for the same packets."""
+        match: list[MatchItem] = [(f.ETH_TYPE, 0x800, None)]
+        match += [(field, _read(packet, field), None) for field in learn.same]
+        done = (a.Set(learn.target, learn.value),)
+        flow = Flow(learn.table, learn.priority, tuple(match), done, "learned", "", "learned", learn.cookie)
+        self.switch.learned[learn.table, flow.match] = flow
 
     def _output(self, port: int, packet: Packet) -> None:
         if port == packet["in_port"] != 0:
@@ -184,8 +209,8 @@ class _Run:
     def _track(self, ct: a.Ct, here: _Here) -> _Here:
         """The copy that goes on in ct.table."""
         packet = dict(here.packet)
-        # A mark is set on a remembered connection only; of more than one bit, others between might change too.
-        if packet["dl_type"] != 0x800 or (ct.mark is not None and not (ct.commit and ct.mark.bit_count() == 1)):
+        # A mark is set on a remembered connection only.
+        if packet["dl_type"] != 0x800 or (ct.mark is not None and not ct.commit):
             raise NotUnderstood(f"{ct} on {packet}")
         stays = here.connection is not None and here.connection.zone == ct.zone
         there = replace(here, packet=packet) if stays else self._find(ct.zone, packet)

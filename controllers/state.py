@@ -25,6 +25,9 @@ class Lab:
     proxy_mode: str
     fabric_mtu: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    # "switch" or "bridge", as the proxy mode says (controllers/proxy); where LoadBalancer addresses come from, or "".
+    attachment: str = "switch"
+    load_balancer_pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +103,17 @@ class FabricView:
     outside: tuple[Outside, ...] = ()
 
 
-def assign_numbers(keys: Iterable[str]) -> dict[str, int]:
-    """A number in 1..2^30-1 for each key, stable under other keys coming and going unless two hashes collide.
+def assign_numbers(keys: Iterable[str], bits: int = 30) -> dict[str, int]:
+    """A number in 1..2^bits-1 for each key, stable under other keys coming and going unless two hashes collide.
 
     Pure: a function of the set of keys, so a controller that starts anew gives the same numbers.
     """
     taken: dict[int, str] = {}
-    for start, key in sorted((crc32(key.encode()) & 0x3FFFFFFF or 1, key) for key in keys):
+    most = (1 << bits) - 1
+    for start, key in sorted((crc32(key.encode()) & most or 1, key) for key in keys):
         number = start
         while number in taken:
-            number = number % 0x3FFFFFFF + 1
+            number = number % most + 1
         taken[number] = key
     return {key: number for number, key in taken.items()}
 
@@ -172,7 +176,7 @@ class ClusterState:
             self._put(self.outside, meta["name"], gone, one)
         elif kind == "Lab":
             spec = thing["spec"]
-            self.lab = Lab(**{name: spec[name] for name in Lab.__slots__})
+            self.lab = Lab(**{name: spec[name] for name in Lab.__slots__ if name in spec})
 
     @staticmethod
     def _put(into: dict[str, Any], key: str, gone: bool, value: Any) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controllers import wire
+from controllers.flow.actions import ZONE
 from controllers.flow.diff import Change, difference
 from controllers.flow.program import MAGIC, BadFlow, Flow, Fragment, Group, Program, Slot
 from controllers.ryu_compat import hub
@@ -203,7 +204,12 @@ class BridgeSync:
         messages += [wire.set_flow(x) for x in change.set_flows]
         messages += [wire.remove_flow(x) for x in change.remove_flows]
         messages += [wire.remove_group(g.id) for g in change.remove_groups]
-        return self._send(datapath, messages)
+        if not change.forget:
+            return self._send(datapath, messages)
+        # Only once no packet can follow the old translation again: a connection it began would stay.
+        return self._send(datapath, messages) and self._send(
+            datapath, [wire.forget(ZONE, translation) for translation in change.forget]
+        )
 
     def _no_clash(self, old: Program, new: Program) -> None:
         """Raise BadFlow if a fragment that comes wants a slot that another keeps. Costs only what changes."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from controllers.flow import actions as a
 from controllers.flow import fields as f
-from controllers.flow.program import Flow, Group, MatchItem
+from controllers.flow.program import Flow, Group, MatchItem, Translation
 from controllers.ryu_compat import ProtocolDesc, ofp, parser
 
 VERSION = ofp.OFP_VERSION
@@ -55,7 +55,7 @@ def set_group(group: Group) -> bytes:
     """OFPT_GROUP_MOD that makes the group so, whether it exists or not."""
     made = buckets(group)
     fixed = struct.pack("!HBxIH2xI", _ADD_OR_MOD, ofp.OFPGT_SELECT, group.id, len(made), ofp.OFPG_BUCKET_ALL)
-    return _message(ofp.OFPT_GROUP_MOD, fixed + made + _HASH)
+    return _message(ofp.OFPT_GROUP_MOD, fixed + made + (_HASH_SOURCE if group.source_only else _HASH))
 
 
 def remove_group(number: int) -> bytes:
@@ -67,7 +67,8 @@ def remove_group(number: int) -> bytes:
 def buckets(group: Group) -> bytes:
     """The buckets as they stand in a group-mod and in a group description (OpenFlow 1.5, section 7.3.4.3.1)."""
     out = bytearray()
-    for number, bucket in enumerate(group.buckets):
+    for place, bucket in enumerate(group.buckets):
+        number = place if bucket.number is None else bucket.number
         actions = bytearray()
         for action in bucket.actions:
             made = _action(action)
@@ -86,6 +87,29 @@ _WEIGHT, _WATCH_PORT = 0, 1
 # (hash algorithm 0). The switch's own default leaves UDP ports out, so that every UDP connection of a pod would go to
 # one endpoint, and every tunnel between two nodes would take one path.
 _HASH = struct.pack("!HHII4x16sQ", 0xFFFF, 40, 0x0000154D, 1, b"dp_hash", 0)
+# The same with method "hash" over one field, the source address with all its bits (an OXM whose value is its mask).
+_HASH_SOURCE = struct.pack("!HHII4x16sQ", 0xFFFF, 48, 0x0000154D, 1, b"hash", 0) + bytes.fromhex("80001604ffffffff")
+
+
+def forget(zone: int, translation: Translation) -> bytes:
+    """NXT_CT_FLUSH (Open vSwitch 3.1, ovs-ofctl(8) "ct-flush"): forget the connections that follow the translation.
+
+    The original direction goes to the Service's address and port, the reply comes from the endpoint's.
+    """
+    to_service = _tuple_property(0, (1, translation.address), (3, translation.port))
+    from_endpoint = _tuple_property(1, (0, translation.endpoint), (2, translation.endpoint_port))
+    body = struct.pack("!IIB7x", _NICIRA, _NXT_CT_FLUSH, _UDP) + to_service + from_endpoint
+    return _message(ofp.OFPT_EXPERIMENTER, body + struct.pack("!HHH2x", 2, 8, zone))
+
+
+_NICIRA, _NXT_CT_FLUSH, _UDP = 0x00002320, 32, 17
+
+
+def _tuple_property(kind: int, address: tuple[int, int], port: tuple[int, int]) -> bytes:
+    """One direction of a connection: (type, value) of its address, sent as IPv4-mapped IPv6, and of its port."""
+    mapped = struct.pack("!HH10xHI4x", address[0], 20, 0xFFFF, address[1])
+    body = mapped + struct.pack("!HHH2x", port[0], 8, port[1])
+    return struct.pack("!HH4x", kind, 8 + len(body)) + body
 
 
 def barrier(xid: int) -> bytes:
@@ -160,8 +184,38 @@ def _action(action: a.Action) -> Any:
             return parser.OFPActionGroup(number)
         case a.Ct():
             return _ct(action)
+        case a.Resubmit(table):
+            return parser.NXActionResubmitTable(in_port=ofp.OFPP_IN_PORT & 0xFFFF, table_id=table.number)
+        case a.Multipath(hashed, links, target):
+            fields, algorithm = _MULTIPATH_FIELDS[hashed], 0  # modulo_n
+            return parser.NXActionMultipath(fields, 1024, algorithm, links - 1, 0, _bits(target), target.nxm)
+        case a.Learn():
+            return _learn(action)
         case _:
             raise TypeError(f"{action!r} is no action of a bucket or an apply list")
+
+
+# enum nx_hash_fields of Open vSwitch's nicira-ext.h.
+_MULTIPATH_FIELDS = {"symmetric_l3l4+udp": 3, "nw_src": 4, "nw_dst": 5}
+_DELETE_LEARNED = 2  # NX_LEARN_F_DELETE_LEARNED
+
+
+def _learn(learn: a.Learn) -> Any:
+    specs: list[Any] = [parser.NXFlowSpecMatch(src=0x0800, dst=("eth_type_nxm", 0), n_bits=16)]
+    for field in learn.same:
+        place = field.nxm, _first(field)
+        specs.append(parser.NXFlowSpecMatch(src=place, dst=place, n_bits=field.bits))
+    specs.append(
+        parser.NXFlowSpecLoad(src=learn.value, dst=(learn.target.nxm, learn.target.first), n_bits=learn.target.bits)
+    )
+    return parser.NXActionLearn(
+        table_id=learn.table.number,
+        specs=specs,
+        idle_timeout=learn.idle,
+        priority=learn.priority,
+        cookie=learn.cookie,
+        flags=_DELETE_LEARNED,
+    )
 
 
 class _Action(parser.OFPAction):

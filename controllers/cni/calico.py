@@ -89,5 +89,4 @@ def _route(node: Node, prefix: str, next_hop: Node) -> Fragment:
 def _uplink(node: Node) -> Fragment:
     w = Writer("calico", f"uplink of {node.name}")
     w.flow(t.UPLINK, t.NORMAL, match("ip", in_port=WIRE_PORT, nw_dst=node.pod_cidr), Output(PATCH_PORT))
-    w.flow(t.UPLINK, t.NORMAL, match("ip", in_port=PATCH_PORT), Output(WIRE_PORT))
     return w.fragment()

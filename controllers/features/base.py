@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import (
     ALLOWED,
+    EXTERNAL,
     IN_PORT_NUMBER,
+    MASQUERADED,
     SNAT_ZONE,
     ZONE,
     Copy,
@@ -22,12 +25,10 @@ from controllers.flow.actions import (
     OutputField,
     Set,
 )
-from controllers.flow.program import Fragment, Writer, match
+from controllers.flow.program import Fragment, MatchItem, Writer, match
 from controllers.state import Node, NodeView
-from topo.cluster.wiring import GATEWAY_PORT, TUNNEL_PORT, UPLINK_PORT
+from topo.cluster.wiring import GATEWAY_PORT, HAIRPIN_IP, NODEPORT_IP, REJECT_MAC, TUNNEL_PORT, UPLINK_PORT
 
-# The address a pod sees as its own client when it reaches itself through a Service: link-local, so it can be no pod.
-HAIRPIN_IP = "169.254.169.252"
 # The MAC by which the node's own kernel addresses pods: it is answered for every address asked from gw0.
 ROUTER_MAC = f.mac_number("0a:58:00:00:00:01")
 
@@ -63,17 +64,10 @@ def _bridge(service_subnet: str, pod_subnet: str) -> Fragment:
         Ct(SNAT_ZONE, t.after(t.UN_SNAT), nat=Nat()),
     )
     w.flow(t.UN_SNAT, t.MISS, match(), Goto(t.after(t.UN_SNAT)))
-    # What the kernel answers to a rejected connection belongs to none: it is not tracked.
-    w.flow(
-        t.CONNTRACK,
-        t.HIGH,
-        match("ip", PktSource=f.FROM_GATEWAY, nw_src=service_subnet),
-        Goto(t.L3_FORWARDING),
-    )
     w.flow(t.CONNTRACK, t.NORMAL, match("ip"), Ct(ZONE, t.after(t.CONNTRACK), nat=Nat()))
-    # The kernel's ICMP error about a rejected packet: no connection was committed, so conntrack finds it invalid.
-    about_reject = match("icmp", ct_state="+inv+trk", PktSource=f.FROM_GATEWAY, icmp_type=3)
-    w.flow(t.CONNTRACK_STATE, t.HIGH + 1, about_reject, Goto(t.L3_FORWARDING))
+    # What the kernel answers to a rejected packet: no connection was committed, so conntrack finds it invalid.
+    for answer in (match("tcp", ct_state="+inv+trk", PktSource=f.FROM_GATEWAY), _about_reject()):
+        w.flow(t.CONNTRACK_STATE, t.HIGH + 1, answer, Goto(t.L3_FORWARDING))
     w.flow(t.CONNTRACK_STATE, t.HIGH, match("ip", ct_state="+inv+trk"), *drop(f.DROP_INVALID))
     # Only a connection that was judged once may skip the judges: NAT commits it before that.
     w.flow(
@@ -83,11 +77,14 @@ def _bridge(service_subnet: str, pod_subnet: str) -> Fragment:
         Goto(t.L3_FORWARDING),
     )
     w.flow(t.CONNTRACK_STATE, t.NORMAL, match("ip", ct_state="-new+rel+trk"), Goto(t.L3_FORWARDING))
-    w.flow(t.CONNTRACK_STATE, t.LOW, match("ip", ct_state="-new+est+trk"), Goto(t.after(t.SERVICE_LB)))
+    w.flow(t.CONNTRACK_STATE, t.LOW, match("ip", ct_state="-new+est+trk"), Goto(t.after(t.ENDPOINT_DNAT)))
     w.flow(t.CONNTRACK_STATE, t.MISS, match(), Goto(t.after(t.CONNTRACK_STATE)))
     # A Service address that no Service port claims (kube-proxy: KUBE-SERVICES' reject of cluster IPs).
     w.flow(t.SERVICE_LB, t.LOW, match("ip", nw_dst=service_subnet), Goto(t.REJECT))
-    w.flow(t.SERVICE_LB, t.MISS, match(), Goto(t.after(t.SERVICE_LB)))
+    w.flow(t.SERVICE_LB, t.MISS, match(), Goto(t.after(t.ENDPOINT_DNAT)))
+    w.flow(t.ENDPOINT_CHOICE, t.MISS, match(), Goto(t.after(t.ENDPOINT_CHOICE)))
+    # What memory named is no endpoint any more.
+    w.flow(t.ENDPOINT_DNAT, t.MISS, match("ip"), Goto(t.REJECT))
 
     # A pod address that no route leads to must not take the default route: the kernel would send it back here.
     pods = t.ROUTE + int(pod_subnet.partition("/")[2])
@@ -97,26 +94,39 @@ def _bridge(service_subnet: str, pod_subnet: str) -> Fragment:
     w.flow(t.L3_DEC_TTL, t.NORMAL, match("ip", PktSource=f.FROM_GATEWAY), Goto(t.after(t.L3_DEC_TTL)))
     w.flow(t.L3_DEC_TTL, t.LOW, match("ip"), DecTtl(), Goto(t.after(t.L3_DEC_TTL)))
 
-    w.flow(
-        t.CONNTRACK_COMMIT,
-        t.NORMAL,
-        match("ip", ct_state="+new+trk"),
-        Ct(ZONE, t.after(t.CONNTRACK_COMMIT), commit=True, mark=ALLOWED),
-    )
-    # Committed by a Service's NAT, judged only now: every packet until the first is marked comes here.
-    w.flow(
-        t.CONNTRACK_COMMIT,
-        t.NORMAL,
-        match("ip", ct_state="-new+est+trk", ct_mark=(0, ALLOWED)),
-        Ct(ZONE, t.after(t.CONNTRACK_COMMIT), commit=True, mark=ALLOWED),
-    )
+    _commits(w)
     w.flow(t.CONNTRACK_COMMIT, t.MISS, match(), Goto(t.after(t.CONNTRACK_COMMIT)))
     w.flow(t.SNAT, t.MISS, match(), Goto(t.after(t.SNAT)))
-    w.flow(t.OUTPUT, t.NORMAL, match(Hairpin=1), ForgetInPort(), OutputField(f.OUT_PORT))
+    w.flow(t.OUTPUT, t.HIGH, match(Hairpin=1), ForgetInPort(), OutputField(f.OUT_PORT))
+    for source, port in ((f.FROM_UPLINK, UPLINK_PORT), (f.FROM_GATEWAY, GATEWAY_PORT)):
+        w.flow(t.OUTPUT, t.NORMAL, match(PktSource=source, OutPort=port), ForgetInPort(), OutputField(f.OUT_PORT))
     w.flow(t.OUTPUT, t.LOW, match(), OutputField(f.OUT_PORT))
     for reason in f.DROP_REASON.values:
         w.flow(t.DROP, t.NORMAL, match(DropReason=reason))
     return w.fragment()
+
+
+def _about_reject() -> tuple[MatchItem, ...]:
+    return match("icmp", ct_state="+inv+trk", PktSource=f.FROM_GATEWAY, icmp_type=3)
+
+
+def _commits(w: Writer) -> None:
+    """Remember a connection with all that its later packets must know. One that a Service's NAT committed is judged
+    only now: every packet until the first is marked comes here."""
+    after = t.after(t.CONNTRACK_COMMIT)
+    kinds = (
+        (t.HIGH, {"PktSource": f.FROM_UPLINK, "Masquerade": 0}, ALLOWED | EXTERNAL),
+        (t.HIGH, {"PktSource": f.FROM_UPLINK, "Masquerade": 1}, ALLOWED | EXTERNAL | MASQUERADED),
+        # A Service of the node's own whose endpoint is beyond its own kernel: the answer must come back through here.
+        (t.HIGH, {"PktSource": f.FROM_GATEWAY, "OutPort": GATEWAY_PORT}, ALLOWED | MASQUERADED),
+        (t.NORMAL, {"Masquerade": 1}, ALLOWED | MASQUERADED),
+        (t.NORMAL, {"Masquerade": 0}, ALLOWED),
+    )
+    for priority, fields, mark in kinds:
+        new: dict[str, Any] = {"ct_state": "+new+trk", **fields}
+        unjudged: dict[str, Any] = {"ct_state": "-new+est+trk", "ct_mark": (0, ALLOWED), **fields}
+        for wanted in (new, unjudged):
+            w.flow(t.CONNTRACK_COMMIT, priority, match("ip", **wanted), Ct(ZONE, after, commit=True, mark=mark))
 
 
 @lru_cache(maxsize=4096)
@@ -135,13 +145,41 @@ def _gateway(node: Node) -> Fragment:
         match("arp", arp_op=1, PktSource=f.FROM_GATEWAY),
         *_arp_answer_for_any(ROUTER_MAC),
     )
+    # A client behind this node's address: its answers come to that address, and go on wherever they came from.
+    w.flow(
+        t.UN_SNAT,
+        t.NORMAL,
+        match("ip", nw_dst=node.gateway_ip),
+        Ct(SNAT_ZONE, t.after(t.UN_SNAT), nat=Nat()),
+    )
+    masqueraded = {"ct_mark": (MASQUERADED, MASQUERADED)}
+    hide = Nat("src", node.gateway_ip)
+    # What goes to the kernel would be taken for its own if it bore its own address.
+    hide_from_kernel = Nat("src", f.ip_number(HAIRPIN_IP))
+    for priority, fields, nat in ((t.LOW + 1, {"OutPort": GATEWAY_PORT}, hide_from_kernel), (t.LOW, {}, hide)):
+        new: dict[str, Any] = {"ct_state": "+new+trk", **masqueraded, **fields}
+        w.flow(t.SNAT, priority, match("ip", **new), Ct(SNAT_ZONE, t.after(t.SNAT), True, nat))
+    w.flow(
+        t.SNAT,
+        t.LOW,
+        match("ip", ct_state="-new+est-rpl+trk", ct_mark=(MASQUERADED, MASQUERADED)),
+        Ct(SNAT_ZONE, t.after(t.SNAT), nat=Nat()),
+    )
     # The kernel takes the TTL of what it forwards, and none of what is its own.
     to_gateway = (Set(f.ETH_DST, node.gateway_mac), Set(f.OUT_PORT, GATEWAY_PORT), Goto(t.after(t.L3_DEC_TTL)))
-    for address in (node.gateway_ip, node.ip):
+    for address in (node.gateway_ip, node.ip, f.ip_number(HAIRPIN_IP), f.ip_number(NODEPORT_IP)):
         w.flow(t.L3_FORWARDING, t.ROUTE + 32, match("ip", nw_dst=address), *to_gateway)
     w.flow(t.L3_FORWARDING, t.ROUTE, match("ip"), *to_gateway)
-    # Back to the kernel even if it came from there: it then takes its own packet as one to forward, and rejects it.
-    w.flow(t.REJECT, t.NORMAL, match("ip"), Set(f.ETH_DST, node.gateway_mac), ForgetInPort(), Output(GATEWAY_PORT))
+    # Even if it came from there. The kernel knows by the source MAC what it is to do (nft(8), "ether saddr").
+    w.flow(
+        t.REJECT,
+        t.NORMAL,
+        match("ip"),
+        Set(f.ETH_SRC, f.mac_number(REJECT_MAC)),
+        Set(f.ETH_DST, node.gateway_mac),
+        ForgetInPort(),
+        Output(GATEWAY_PORT),
+    )
     return w.fragment()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from controllers.features.base import HAIRPIN_IP
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import SNAT_ZONE, Ct, Goto, Nat, Set
 from controllers.flow.program import Fragment, Writer, match
 from controllers.state import NodeView, Pod
+from topo.cluster.wiring import HAIRPIN_IP
 
 
 def fragments(view: NodeView) -> Iterable[Fragment]:

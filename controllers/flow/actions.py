@@ -10,8 +10,8 @@ from controllers.flow.tables import Table
 # Connection-tracking zones of the pod bridge; two, so that a hairpin connection is known before and after its SNAT.
 ZONE, SNAT_ZONE = 0xFFF0, 0xFFF1
 _ZONES = {ZONE: "Main", SNAT_ZONE: "Snat"}
-# ct_mark bits.
-ALLOWED = 0x1
+# ct_mark bits: it passed all tables that may drop it; its client is masqueraded; it came in by the uplink.
+ALLOWED, MASQUERADED, EXTERNAL = 0x1, 0x2, 0x4
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Nat:
 
 @dataclass(frozen=True, slots=True)
 class Ct:
-    """Connection tracking; the packet goes on in `table` with ct_state set."""
+    """Connection tracking; the packet goes on in `table` with ct_state set. mark: bits of ct_mark to set."""
 
     zone: int
     table: Table
@@ -128,4 +128,50 @@ class Goto:
         return f"goto_table:{self.table}"
 
 
-Action = Output | OutputField | Set | Copy | ForgetInPort | DecTtl | Ct | ToGroup | Goto
+@dataclass(frozen=True, slots=True)
+class Resubmit:
+    """Do what a later table says, then go on with the next action here."""
+
+    table: Table
+
+    def __str__(self) -> str:
+        return f"resubmit(,{self.table})"
+
+
+@dataclass(frozen=True, slots=True)
+class Multipath:
+    """Write hash modulo `links` into a register (ovs-actions(7), "multipath").
+
+    fields: what is hashed, as ovs-actions(7) names it. Whatever is hashed, each value of it is a decision of its own.
+    """
+
+    fields: str
+    links: int
+    target: Register
+
+    def __str__(self) -> str:
+        return f"multipath({self.fields},modulo_n,{self.links}->{self.target.name})"
+
+
+@dataclass(frozen=True, slots=True)
+class Learn:
+    """Install a flow into `table` that loads `value` into `target` for packets equal to this one in `same`.
+
+    It bears `cookie`, goes after `idle` seconds without a packet (0: never), and goes with the flow that learned it.
+    """
+
+    table: Table
+    priority: int
+    same: tuple[Field, ...]
+    target: Register
+    value: int
+    cookie: int
+    idle: int = 0
+
+    def __str__(self) -> str:
+        same = ",".join(field.name for field in self.same)
+        idle = f",idle_timeout={self.idle}" if self.idle else ""
+        return f"learn(table={self.table}{idle},{same},load:{self.value}->{self.target.name})"
+
+
+Action = Output | OutputField | Set | Copy | ForgetInPort | DecTtl | Ct | ToGroup | Goto | Resubmit | Multipath | Learn

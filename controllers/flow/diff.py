@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from controllers.flow.program import BadFlow, Flow, Fragment, Group, Program, Slot
+from controllers.flow.program import BadFlow, Flow, Fragment, Group, Program, Slot, Translation
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Groups are set before the flows that use them, and removed after the flows that used them."""
+    """Groups are set before the flows that use them, and removed after the flows that used them.
+
+    forget: translations that ended; connections that follow them are to be forgotten last.
+    """
 
     set_groups: tuple[Group, ...] = ()
     set_flows: tuple[Flow, ...] = ()
     remove_flows: tuple[Flow, ...] = ()
     remove_groups: tuple[Group, ...] = ()
+    forget: tuple[Translation, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.set_groups or self.set_flows or self.remove_flows or self.remove_groups)
+        return bool(self.set_groups or self.set_flows or self.remove_flows or self.remove_groups or self.forget)
 
     def text(self) -> str:
         """A readable difference, '+' for what is set and '-' for what is removed."""
@@ -41,6 +45,7 @@ def difference(old: Program, new: Program) -> Change:
         set_flows=tuple(x for slot, x in new_flows.items() if not _same_flow(old_flows.get(slot), x)),
         remove_flows=tuple(x for slot, x in old_flows.items() if slot not in new_flows),
         remove_groups=tuple(g for i, g in old_groups.items() if i not in new_groups),
+        forget=tuple(sorted(_translations(gone) - _translations(come))),
     )
 
 
@@ -53,9 +58,13 @@ def _flows(fragments: list[Fragment]) -> dict[Slot, Flow]:
     return out
 
 
+def _translations(fragments: list[Fragment]) -> set[Translation]:
+    return {translation for fragment in fragments for translation in fragment.translations}
+
+
 def _same_flow(old: Flow | None, new: Flow) -> bool:
     return old is not None and old.actions == new.actions and old.cookie == new.cookie
 
 
 def _same_group(old: Group | None, new: Group) -> bool:
-    return old is not None and old.buckets == new.buckets
+    return old is not None and (old.buckets, old.source_only) == (new.buckets, new.source_only)

@@ -150,8 +150,9 @@ PKT_SOURCE = _register(
     {FROM_POD: "Pod", FROM_GATEWAY: "Gateway", FROM_TUNNEL: "Tunnel", FROM_UPLINK: "Uplink"},
 )
 HAIRPIN = _register("Hairpin", 0, (4, 4), (10, 90), "the packet leaves by the port it came from")
+MASQUERADE = _register("Masquerade", 0, (5, 5), (14, 85), "the client is hidden behind this node's address")
 OUT_PORT = _register("OutPort", 1, (0, 31), (40, 90), "OpenFlow port the packet will leave by")
-DROP_SPOOF, DROP_INVALID, DROP_ARP, DROP_NO_ROUTE = 1, 2, 3, 4
+DROP_SPOOF, DROP_INVALID, DROP_ARP, DROP_NO_ROUTE, DROP_NO_LOCAL, DROP_SOURCE_RANGE = 1, 2, 3, 4, 5, 6
 DROP_REASON = _register(
     "DropReason",
     2,
@@ -163,10 +164,25 @@ DROP_REASON = _register(
         DROP_INVALID: "InvalidConnection",
         DROP_ARP: "UnknownARP",
         DROP_NO_ROUTE: "NoRoute",
+        DROP_NO_LOCAL: "NoLocalEndpoint",
+        DROP_SOURCE_RANGE: "SourceRange",
     },
 )
 SWAP = _register("Swap", 3, (0, 31), (8, 8), "an ARP request's target address while the two change places")
-REGISTERS: tuple[Register, ...] = (PKT_SOURCE, HAIRPIN, OUT_PORT, DROP_REASON, SWAP)
+SERVICE = _register("Service", 4, (0, 31), (24, 27), "number of the set of endpoints to choose from")
+ENDPOINT = _register("Endpoint", 5, (0, 15), (24, 27), "the chosen endpoint's number in its set; 0: none yet")
+INDEX = _register("Index", 5, (16, 31), (24, 27), "which of the set's endpoints is chosen, counted from 0")
+REGISTERS: tuple[Register, ...] = (
+    PKT_SOURCE,
+    HAIRPIN,
+    MASQUERADE,
+    OUT_PORT,
+    DROP_REASON,
+    SWAP,
+    SERVICE,
+    ENDPOINT,
+    INDEX,
+)
 
 
 class RegisterOverlap(Exception):

@@ -9,7 +9,7 @@ from pathlib import Path
 from zlib import crc32
 
 from controllers.flow import fields as f
-from controllers.flow.actions import Action, Copy, Ct, Goto, OutputField, Set
+from controllers.flow.actions import Action, Copy, Ct, Goto, Learn, Multipath, OutputField, Resubmit, Set
 from controllers.flow.tables import Table, further
 
 # (field, value, mask or None for exact)
@@ -17,6 +17,7 @@ MatchItem = tuple[f.Field, int, int | None]
 Slot = tuple[Table, int, tuple[MatchItem, ...]]
 
 MAGIC = 0x6D  # "m": the flow is ours
+LEARNED = 0x6C  # "l": a flow of ours told the switch to make it
 
 
 class BadFlow(Exception):
@@ -57,44 +58,74 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """One choice of a group. watch: a port that must be up for the bucket to be used."""
+    """One choice of a group. watch: a port that must be up for the bucket to be used.
+
+    number: its own in the group, by which method "hash" chooses; None for its place.
+    """
 
     actions: tuple[Action, ...]
     weight: int = 1
     watch: int | None = None
+    number: int | None = None
 
     def text(self) -> str:
         """As ovs-ofctl prints it."""
         watch = f",watch_port:{self.watch}" if self.watch is not None else ""
-        return f"bucket=weight:{self.weight}{watch},actions={','.join(map(str, self.actions))}"
+        number = f"bucket_id:{self.number}," if self.number is not None else ""
+        return f"bucket={number}weight:{self.weight}{watch},actions={','.join(map(str, self.actions))}"
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A select group: one bucket per connection, chosen by a hash of it."""
+    """A select group: one bucket per connection, chosen by a hash.
+
+    source_only: by the highest of the buckets' hashes with the source address (rendezvous hashing: a bucket that goes
+    moves only its own sources); else by a hash of addresses and ports, the same for equal ones.
+    """
 
     id: int
     buckets: tuple[Bucket, ...]
     feature: str
     owner: str
+    source_only: bool = False
 
     def text(self) -> str:
         """As ovs-ofctl prints it."""
-        return f"group_id={self.id},type=select," + ",".join(b.text() for b in self.buckets)
+        method = "selection_method=hash,fields=ip_src," if self.source_only else ""
+        return f"group_id={self.id},type=select,{method}" + ",".join(b.text() for b in self.buckets)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Translation:
+    """UDP to `address`:`port` goes to `endpoint`:`endpoint_port`; conntrack would go on with it for ever."""
+
+    address: int
+    port: int
+    endpoint: int
+    endpoint_port: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fragment:
     """What one feature wants for one object. Compared by identity: a feature that is asked again for the
-    same inputs gives the same fragment back, so that a difference costs a pointer comparison."""
+    same inputs gives the same fragment back, so that a difference costs a pointer comparison.
+
+    translations: what its flows make of datagrams, whose connections the switch must forget when they end.
+    """
 
     key: str
     flows: tuple[Flow, ...] = ()
     groups: tuple[Group, ...] = ()
+    translations: frozenset[Translation] = frozenset()
 
 
 # Everything one bridge should hold, by Fragment.key.
 Program = Mapping[str, Fragment]
+
+
+def learned_cookie(feature: str, owner: str, what: str) -> int:
+    """Of flows that a flow makes the switch learn: LEARNED 8 bits | crc of feature and owner 24 | crc of what 32."""
+    return LEARNED << 56 | (crc32(f"{feature}|{owner}".encode()) & 0xFFFFFF) << 32 | crc32(what.encode())
 
 
 def cookie_of(
@@ -121,6 +152,8 @@ def _fields(match: tuple[MatchItem, ...], actions: tuple[Action, ...]) -> Iterat
                 yield source
             case Copy(source, target):
                 yield from (source, target)
+            case Multipath(_, _, target):
+                yield target
 
 
 def action_text(actions: tuple[Action, ...]) -> str:
@@ -226,6 +259,7 @@ class Writer:
         self.feature, self.owner = feature, owner
         self._flows: list[Flow] = []
         self._groups: list[Group] = []
+        self._translations: set[Translation] = set()
 
     def flow(self, table: Table, priority: int, match: tuple[MatchItem, ...], *actions: Action) -> None:
         """Add a flow. Raises BadFlow if it leaves its pipeline or uses a register that is not alive here."""
@@ -236,13 +270,18 @@ class Writer:
         _check(flow)
         self._flows.append(flow)
 
-    def group(self, number: int, buckets: Iterable[Bucket]) -> None:
+    def group(self, number: int, buckets: Iterable[Bucket], source_only: bool = False) -> None:
         """Add a select group."""
-        self._groups.append(Group(number, tuple(buckets), self.feature, self.owner))
+        self._groups.append(Group(number, tuple(buckets), self.feature, self.owner, source_only))
+
+    def translates(self, translation: Translation) -> None:
+        """Say that datagrams are translated so, for as long as the fragment is wanted."""
+        self._translations.add(translation)
 
     def fragment(self) -> Fragment:
         """What was collected."""
-        return Fragment(f"{self.feature} {self.owner}", tuple(self._flows), tuple(self._groups))
+        key = f"{self.feature} {self.owner}"
+        return Fragment(key, tuple(self._flows), tuple(self._groups), frozenset(self._translations))
 
 
 def _short(path: str) -> str:
@@ -255,10 +294,10 @@ def _check(flow: Flow) -> None:
         if isinstance(field, f.Register) and not field.since <= flow.table.number <= field.until:
             raise BadFlow(f"{flow.source}: {field.name} is not alive in {flow.table}: {flow.text()}")
     for action in flow.actions:
-        if isinstance(action, Goto | Ct) and action.table not in further(flow.table):
+        if isinstance(action, Goto | Ct | Resubmit) and action.table not in further(flow.table):
             raise BadFlow(f"{flow.source}: {action} does not go forward from {flow.table}")
     for action in flow.actions:
-        if isinstance(action, Set) and not 0 <= action.value < 1 << action.target.bits:
+        if isinstance(action, Set | Learn) and not 0 <= action.value < 1 << action.target.bits:
             raise BadFlow(f"{flow.source}: {action} does not fit {action.target.bits} bits")
     if any(isinstance(a, Goto) for a in flow.actions[:-1]):
         raise BadFlow(f"{flow.source}: goto_table must come last: {flow.text()}")

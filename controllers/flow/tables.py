@@ -34,11 +34,14 @@ UN_SNAT = Table(10, "UnSNAT", "ConntrackState", "replies to masqueraded connecti
 CONNTRACK = Table(12, "Conntrack", "ConntrackState", "looks the connection up and undoes or repeats its NAT")
 CONNTRACK_STATE = Table(14, "ConntrackState", "ConntrackState", "invalid -> Drop; allowed -> L3Forwarding; new -> on")
 SERVICE_LB = Table(24, "ServiceLB", "PreRouting", "Service address and port -> an endpoint; none -> Reject")
+SERVICE_MEMORY = Table(25, "ServiceMemory", "PreRouting", "learned: a client's endpoint, a Service's next turn")
+ENDPOINT_CHOICE = Table(26, "EndpointChoice", "PreRouting", "Service and index -> an endpoint, unless memory named one")
+ENDPOINT_DNAT = Table(27, "EndpointDNAT", "PreRouting", "Service and endpoint -> its address; affinity remembers it")
 L3_FORWARDING = Table(40, "L3Forwarding", "Routing", "the CNI's routes: prefix -> port, next hop, tunnel")
 L3_DEC_TTL = Table(44, "L3DecTTL", "Routing", "TTL of packets this node routes")
 CONNTRACK_COMMIT = Table(80, "ConntrackCommit", "Conntrack", "remembers the connection, marked Allowed")
 # After the commit, so that the committed connection carries the client's own address.
-SNAT = Table(85, "SNAT", "PostRouting", "hairpin: a pod that reaches itself through a Service")
+SNAT = Table(85, "SNAT", "PostRouting", "hides clients where a reply would miss this node: hairpin, masquerade")
 OUTPUT = Table(90, "Output", "Output", "leaves by OutPort")
 REJECT = Table(95, "Reject", "Output", "to the node's kernel, which answers TCP RST or ICMP port unreachable")
 DROP = Table(99, "Drop", "Output", "one counted flow per reason")
@@ -57,6 +60,9 @@ POD_BRIDGE: Pipeline = (
     CONNTRACK,
     CONNTRACK_STATE,
     SERVICE_LB,
+    SERVICE_MEMORY,
+    ENDPOINT_CHOICE,
+    ENDPOINT_DNAT,
     L3_FORWARDING,
     L3_DEC_TTL,
     CONNTRACK_COMMIT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from controllers.flow.program import Fragment
@@ -28,6 +28,9 @@ class Proxy(Protocol):
     name: str
     description: str
     attachment: str
+
+    def check(self, options: Mapping[str, object]) -> None:
+        """Raise InputError for an option (lab file: mininetes.proxy) that the mode does not have or take."""
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """Flows and groups of br-int that turn Service addresses into endpoints."""

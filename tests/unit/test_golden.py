@@ -78,7 +78,7 @@ def test_document_says_what_the_code_does() -> None:
 def test_document_walks_a_packet_through_the_tables_that_it_passes() -> None:
     view = cluster("flannel")["node-1"]
     packet = {"in_port": A.port, "dl_src": A.mac, "dl_dst": view.node.gateway_mac, "dl_type": 0x800, "nw_src": A.ip}
-    packet |= {"nw_dst": WEB_TLS.address, "nw_proto": 6, "nw_ttl": 64, "tp_src": 1, "tp_dst": WEB_TLS.port}
+    packet |= {"nw_dst": WEB_TLS.cluster_ip, "nw_proto": 6, "nw_ttl": 64, "tp_src": 1, "tp_dst": WEB_TLS.port}
     passed = [flow.table.name for flow, _ in Switch(pod_bridge(view, cni_of(view), OVS)).run(packet).steps]
     walk = re.findall(r"\*\*(\w+)\*\*", document.text())
     assert [name for name in walk if name not in ("Reject", "Uplink", "FabricForward")] == passed

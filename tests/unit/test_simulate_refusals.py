@@ -210,7 +210,6 @@ def test_output_to_a_dead_port_is_lost() -> None:
         (Set(f.ARP_OP, 2), Output(1)),  # no such field in an IP packet
         (Copy(f.ETH_SRC, f.IP_SRC), Output(1)),
         (Ct(ZONE, SECOND, mark=1),),
-        (Ct(ZONE, SECOND, commit=True, mark=3),),
         (Ct(ZONE, SECOND, nat=Nat()), Output(1)),
     ],
     ids=action_text,

@@ -7,6 +7,12 @@ TUNNEL_PORT, GATEWAY_PORT, UPLINK_PORT, FIRST_POD_PORT = 1, 2, 3, 10
 # OpenFlow ports of a node's uplink bridge br-ex: the wire, and the patch to br-int.
 WIRE_PORT, PATCH_PORT = 1, 2
 
+# Link-local addresses that stand for a node among its pods: the client a masqueraded connection shows where no other
+# address of the node would do, and the address by which the node's own programs reach NodePorts.
+HAIRPIN_IP, NODEPORT_IP = "169.254.169.252", "169.254.169.253"
+# Source MAC of packets that the node's kernel is to reject.
+REJECT_MAC = "0a:58:00:00:00:02"
+
 # Annotations by which the lab tells the controller what it built.
 MAC = "mininetes.dev/mac"
 GATEWAY_MAC = "mininetes.dev/gateway-mac"
