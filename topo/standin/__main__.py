@@ -7,7 +7,7 @@ Commands come as JSON lines on standard input and each is answered by one line o
 TCP: an HTTP request is answered as HTTP; anything else gets one JSON line back for each piece received.
 UDP: each datagram is answered by one. GET / (any path) tells pod, node, client and path; GET on any path answers 503
 while the pod is unhealthy, which POST /unhealthy and POST /healthy switch. A request that came through a proxy
-(X-Forwarded-For) is answered with its method and headers, too. SCTP (one-to-one) behaves as TCP.
+(X-Forwarded-For) is answered with its method, protocol and headers, too. SCTP (one-to-one) behaves as TCP.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def http_reply(pod: Pod, request: bytes, client: str, port: int) -> tuple[bytes,
     elif not pod.healthy:
         status = "503 Service Unavailable"
     # What a proxy in between (an Ingress controller) made of the request is shown where there was one.
-    seen = {"method": method, "headers": _headers(headers)} if b"x-forwarded-for:" in headers.lower() else {}
+    proxied = b"x-forwarded-for:" in headers.lower()
+    seen = {"method": method, "proto": version, "headers": _headers(headers)} if proxied else {}
     body = say(pod, client, port, path=path, healthy=pod.healthy, **seen)
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     head += f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"

@@ -61,12 +61,17 @@ class Nginx:
             raise NginxError(done.stderr.decode(errors="replace").strip())
 
     def _start(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):  # a worker outlives a master that was killed, and holds its ports
+                os.killpg(self._process.pid, signal.SIGKILL)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard >= 0 else 65536, hard))
         # A pod's program is ended by SIGKILL; its nginx must not hold the ports after that.
         command = ["setpriv", "--pdeathsig", "TERM", *self._command("nginx.conf")]
         with (self.folder / "stderr.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
 
     def _wait(self, generation: str) -> None:
         deadline = time.monotonic() + _TIMEOUT

@@ -1,0 +1,319 @@
+"""What real requests through a real nginx meet: the outside Ingress cases, TLS, reloads under load, and failures."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, RunningLab, StartLab, mininetes
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from scenarios.lab.socket import ask
+from topo import manifests
+from topo.addons.ingress.certificate import DEFAULT_NAME, self_signed
+from topo.addons.ingress.routes import Certificate
+
+pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+Object = dict[str, Any]
+
+_spec = importlib.util.spec_from_file_location("ingress_cases", ROOT / "tests" / "unit" / "ingress_cases.py")
+assert _spec and _spec.loader
+cases = sys.modules["ingress_cases"] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(cases)
+CASES = cases.all_cases()
+SERVICES = sorted({name for case in CASES for name in case.services()})
+CLIENT = (sys.executable, str(ROOT / "tests" / "lab" / "ingress_client.py"))
+
+
+def backend_pods() -> str:
+    """A pod or, for the Service that the suite scales, a Deployment for every Service of the cases; and a client."""
+    container = {"name": "c", "image": "x", "ports": [{"containerPort": 3000}]}
+    things: list[Object] = [_pod("caller", {}, {"name": "c", "image": "x"})]
+    for name in SERVICES:
+        labels = {"app": name}
+        ports = [{"name": port, "port": number, "targetPort": 3000} for number, port in cases.PORTS.items()]
+        spec = {"selector": labels, "ports": ports}
+        things.append({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+        things.append(_deployment(name, 10) if name == "echo-service" else _pod(name, labels, container))
+    return yaml.safe_dump_all(things)
+
+
+def _pod(name: str, labels: Object, container: Object, **notes: str) -> Object:
+    meta = {"name": name, "labels": labels, "annotations": notes}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container]}}
+
+
+def _deployment(name: str, replicas: int) -> Object:
+    labels, container = {"app": name}, {"name": "c", "image": "x", "ports": [{"containerPort": 3000}]}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+
+
+@dataclass
+class Front:
+    """The lab's Ingress controller as its clients see it."""
+
+    lab: RunningLab
+
+    def place(self) -> tuple[str, str]:
+        """Where clients are, and the address they ask."""
+        return "caller", str(self.lab.pod("ingress-nginx-controller")["ip"])
+
+    def ask(self, requests: Iterable[Any]) -> list[Object]:
+        """Send requests (of ingress_cases), all in one go."""
+        machine, address = self.place()
+        names = ("host", "path", "method", "scheme", "repeat")
+        asked = [{"address": address} | {name: getattr(r, name) for name in names} for r in requests]
+        command = ("exec", "--lab", self.lab.name, machine, "--", *CLIENT, "ask")
+        done = mininetes(*command, input=json.dumps(asked))
+        assert done.returncode == 0, done.stderr
+        return list(json.loads(done.stdout))
+
+    def answers(self, *asked: tuple[str, str]) -> list[str]:
+        """Who answers each (host, path): the pod's name without what its owner added, or the status."""
+        return [self.who(a) for a in self.ask([cases.Request(host, path, "") for host, path in asked])]
+
+    def who(self, answer: Object) -> str:
+        """The Service whose pod answered, or the status."""
+        if answer["status"] != 200:
+            return str(answer["status"])
+        return next(
+            n for n in reversed(SERVICES) if answer["body"]["pod"] == n or answer["body"]["pod"].startswith(f"{n}-")
+        )
+
+    def client(self, *words: str) -> Any:
+        """One of the client's other works."""
+        machine, _ = self.place()
+        return json.loads(self.lab.exec(machine, *CLIENT, *words))
+
+    def store(self, things: Sequence[Object], wait: float = 0) -> None:
+        """Apply objects."""
+        loaded = manifests.load_text(yaml.safe_dump_all(things), "test").objects
+        ask(self.lab.name, {"verb": "apply", "objects": list(loaded), "wait": wait})
+
+    def addresses(self, name: str) -> list[Object]:
+        """The addresses in an Ingress's status."""
+        found = [i for i in ask(self.lab.name, {"verb": "get", "kind": "Ingress"}) if i["metadata"]["name"] == name]
+        return list(found[0].get("status", {}).get("loadBalancer", {}).get("ingress", ()))
+
+    @contextmanager
+    def applied(self, ingresses: Sequence[Object], *others: Object, served: bool = True) -> Iterator[None]:
+        """With these Ingresses (and what they need) in the lab, served as their status says."""
+        self.store([*others, *ingresses])
+        try:
+            for one in ingresses if served else ():
+                self.lab.eventually(lambda name=one["metadata"]["name"]: bool(self.addresses(name)))
+            yield
+        finally:
+            keys = [[t["kind"], "default", t["metadata"]["name"]] for t in (*ingresses, *others)]
+            ask(self.lab.name, {"verb": "delete", "keys": keys})
+
+
+@pytest.fixture(scope="module")
+def front(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> Front:
+    """One lab with every backend of the cases."""
+    file = tmp_path_factory.mktemp("ingress") / "backends.yaml"
+    file.write_text(backend_pods())
+    return Front(start_lab("--ingress", str(file)))
+
+
+def secret(name: str, host: str) -> tuple[Object, Certificate]:
+    """A TLS Secret, and what is in it."""
+    pair = self_signed(host, (host,))
+    text = {"tls.crt": pair.chain, "tls.key": pair.key}
+    meta = {"name": name, "namespace": "default"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": meta,
+        "type": "kubernetes.io/tls",
+        "stringData": text,
+    }, pair
+
+
+def common_name(pem: str) -> str:
+    """Whom a certificate names."""
+    name = x509.load_pem_x509_certificate(pem.encode()).subject
+    return str(name.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_outside_case(front: Front, case: Any) -> None:
+    made = {name: secret(name, host) for name, host in case.secrets.items()}
+    with front.applied(case.ingresses, *(thing for thing, _ in made.values()), served=case.is_served):
+        answers = front.ask(case.requests)
+        if not case.is_served:
+            assert front.addresses(case.ingresses[0]["metadata"]["name"]) == []
+    asked = [request for request in case.requests for _ in range(request.repeat)]
+    assert len(asked) == len(answers)
+    assert [front.who(a) for a in answers] == [r.answer for r in asked]
+    for request, answer in zip(asked, answers, strict=True):
+        if request.certificate:
+            assert answer["certificate"].strip() == made[request.certificate][1].chain.strip()
+        if answer["status"] == 200:
+            check_seen(request, answer)
+    distinct = [r.expect.get("distinct_pods") for r in case.requests if "distinct_pods" in r.expect]
+    assert not distinct or len({a["body"]["pod"] for a in answers}) == distinct[0]
+
+
+def check_seen(request: Any, answer: Object) -> None:
+    """What the backend saw and what came back are as the case says."""
+    body, sees = answer["body"], request.expect.get("backend_sees", {})
+    wanted = {"method": request.method, "path": request.path, "proto": "HTTP/1.1", **sees}
+    wanted.pop("host", None)
+    assert {name: body[name] for name in wanted} == wanted
+    if request.host:
+        assert body["headers"]["host"] == sees.get("host", request.host)
+    assert set(request.expect.get("response_headers_present", ())) <= set(answer["headers"])
+
+
+def test_what_the_backend_learns_of_the_client(front: Front) -> None:
+    mine = cases.ingress("learn", cases.rule("learn.test", ("Prefix", "/", "path-0")))
+    with front.applied([mine]):
+        plain, tls = front.ask([cases.Request("learn.test", "/a%20b?x=1", "", scheme=s) for s in ("http", "https")])
+    client = front.lab.pod("caller")["ip"]
+    for scheme, port, answer in (("http", "80", plain), ("https", "443", tls)):
+        assert answer["body"]["path"] == "/a%20b?x=1"  # as it was asked
+        wanted = {"for": client, "host": "learn.test", "proto": scheme, "port": port}
+        headers = answer["body"]["headers"]
+        assert {name: headers[f"x-forwarded-{name}"] for name in wanted} == wanted
+        assert headers["host"] == "learn.test" and headers["x-real-ip"] == client
+
+
+def test_certificates_by_the_name_that_is_asked_for(front: Front) -> None:
+    (one, _), (wild, _) = secret("one", "one.tls.test"), secret("wild", "*.tls.test")
+    rules = [cases.rule(host, ("Prefix", "/", "path-0")) for host in ("one.tls.test", "two.tls.test", "bare.test")]
+    tls = [{"hosts": ["one.tls.test"], "secretName": "one"}, {"hosts": ["*.tls.test"], "secretName": "wild"}]
+    names = ("one.tls.test", "two.tls.test", "bare.test", "unknown.test", "")
+    with front.applied([cases.ingress("tls", *rules, tls=tls)], one, wild):
+        answers = front.ask([cases.Request(name, "/", "", scheme="https") for name in names])
+        got = [common_name(a["certificate"]) for a in answers]
+        assert got == ["one.tls.test", "*.tls.test", DEFAULT_NAME, DEFAULT_NAME, DEFAULT_NAME]
+        assert [front.who(a) for a in answers] == ["path-0", "path-0", "path-0", "404", "404"]
+        # A new certificate is served without anybody's doing.
+        changed, pair = secret("one", "one.tls.test")
+        front.store([changed])
+        asked = cases.Request("one.tls.test", "/", "", scheme="https")
+        front.lab.eventually(lambda: front.ask([asked])[0]["certificate"].strip() == pair.chain.strip())
+
+
+def test_backends_that_cannot_answer_and_ports_by_name_and_number(front: Front) -> None:
+    rules = [
+        ("/name", cases.backend("path-0", "http")),
+        ("/number", cases.backend("path-1", 8080)),
+        ("/wrong-port", cases.backend("path-0", 81)),
+        ("/missing", cases.backend("missing")),
+        ("/idle", cases.backend("idle")),
+    ]
+    paths = [{"path": path, "pathType": "Prefix", "backend": backend} for path, backend in rules]
+    idle = {"selector": {"app": "nobody"}, "ports": [{"port": 80}]}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "idle"}, "spec": idle}
+    with front.applied([cases.ingress("ports", {"host": "ports.test", "http": {"paths": paths}})], service):
+        got = front.answers(*(("ports.test", path) for path, _ in rules), ("ports.test", "/"), ("nobody.test", "/"))
+    assert got == ["path-0", "path-1", "503", "503", "503", "404", "404"]
+
+
+def test_a_pod_that_is_not_ready_is_asked_nothing(front: Front) -> None:
+    container = {"name": "c", "image": "x", "ports": [{"containerPort": 3000}]}
+    container["readinessProbe"] = {"httpGet": {"path": "/", "port": 3000}, "periodSeconds": 1, "failureThreshold": 1}
+    spec = {"selector": {"app": "path-sick"}, "ports": [{"port": 80, "targetPort": 3000}]}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "path-sick"}, "spec": spec}
+    mine = cases.ingress("sick", cases.rule("sick.test", ("Prefix", "/", "path-sick")))
+    pod = _pod("path-sick", {"app": "path-sick"}, container)
+    with front.applied([mine], pod, service):
+        status = lambda: [a["status"] for a in front.ask([cases.Request("sick.test", "/", "")])]  # noqa: E731
+        front.lab.eventually(lambda: status() == [200])
+        front.ask([cases.Request("sick.test", "/unhealthy", "", method="POST")])
+        front.lab.eventually(
+            lambda: front.ask([cases.Request("sick.test", "/", "")])[0]["body"] != {} and status() == [503]
+        )
+
+
+def test_a_class_given_back_leaves_no_address(front: Front) -> None:
+    mine = cases.ingress("class", cases.rule("class.test", ("Prefix", "/", "path-0")))
+    with front.applied([mine]):
+        assert front.answers(("class.test", "/")) == ["path-0"]
+        front.store([cases.ingress("class", mine["spec"]["rules"][0], ingressClassName="other")])
+        front.lab.eventually(lambda: front.addresses("class") == [])
+        assert front.answers(("class.test", "/")) == ["404"]
+
+
+def test_a_websocket_passes(front: Front) -> None:
+    program = f"{sys.executable} {ROOT / 'tests' / 'lab' / 'websocket_backend.py'}"
+    container = {"name": "c", "image": "x", "ports": [{"containerPort": 8080}]}
+    container["readinessProbe"] = {"tcpSocket": {"port": 8080}}
+    pod = _pod("chat", {"app": "chat"}, container, **{"mininetes.dev/command": program})
+    spec = {"selector": {"app": "chat"}, "ports": [{"port": 80, "targetPort": 8080}]}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "chat"}, "spec": spec}
+    front.store([pod, service], wait=20)
+    with front.applied([cases.ingress("chat", cases.rule("chat.test", ("Prefix", "/", "chat")))], pod, service):
+        got = front.client("websocket", front.place()[1], "chat.test")
+    accept = hashlib.sha1(got["key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    assert got["head"].startswith("HTTP/1.1 101 ") and base64.b64encode(accept).decode() in got["head"]
+    assert got["echo"] == "one two"
+
+
+@pytest.mark.slow
+def test_reloads_under_load_lose_no_request(front: Front) -> None:
+    spec = {"selector": {"app": "busy"}, "ports": [{"port": 80, "targetPort": 3000}]}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "busy"}, "spec": spec}
+    front.store([_deployment("busy", 2), service], wait=20)
+    mine = cases.ingress("busy", cases.rule("busy.test", ("Prefix", "/", "busy")))
+    result: Object = {}
+    with front.applied([mine], service, _deployment("busy", 2)):
+        _, address = front.place()
+        before = generations(front)
+        thread = threading.Thread(target=lambda: result.update(front.client("load", address, "busy.test", "6")))
+        thread.start()
+        for i in range(4):
+            front.store([_deployment("busy", 4 + 2 * i)], wait=20)
+            with front.applied([cases.ingress(f"more-{i}", cases.rule(f"more-{i}.test", ("Prefix", "/", "path-0")))]):
+                pass
+        thread.join()
+        reloads = generations(front) - before
+    assert reloads >= 8
+    assert set(result["counts"]) == {"200"}, result
+    assert result["counts"]["200"] > 100 and result["pods"] > 2
+
+
+def generations(front: Front) -> int:
+    """How many configurations the controller has served."""
+    return front.lab.exec("worker", "sh", "-c", "cat /run/mininetes/ingress-*/controller.log").count(" serving ")
+
+
+def test_nginx_comes_back_when_it_dies(front: Front) -> None:
+    pid = lambda: front.lab.exec("worker", "sh", "-c", "cat /run/mininetes/ingress-*/nginx.pid")  # noqa: E731
+    with front.applied([cases.ingress("back", cases.rule("back.test", ("Prefix", "/", "path-0")))]):
+        killed = pid()
+        front.lab.exec("worker", "kill", "-9", killed.strip())
+        front.lab.eventually(lambda: pid() != killed)
+        front.lab.eventually(lambda: answers_or_none(front, "back.test") == ["path-0"])
+
+
+def answers_or_none(front: Front, host: str) -> list[str]:
+    """Who answers, or nothing while nobody does."""
+    try:
+        return front.answers((host, "/"))
+    except AssertionError:
+        return []
+
+
+def test_a_new_controller_takes_over(front: Front) -> None:
+    with front.applied([cases.ingress("moved", cases.rule("moved.test", ("Prefix", "/", "path-0")))]):
+        old = front.lab.pod("ingress-nginx-controller")["name"]
+        ask(front.lab.name, {"verb": "delete", "keys": [["Pod", "ingress-nginx", old]]})
+        front.lab.eventually(lambda: front.lab.pod("ingress-nginx-controller")["name"] != old)
+        front.lab.eventually(lambda: answers_or_none(front, "moved.test") == ["path-0"], 15)
