@@ -53,6 +53,7 @@ class LabConfig:
     """A whole lab. Equal values build equal labs.
 
     node_cidr_bits: prefix length of each node's slice of pod_subnet.
+    load_balancer_pool: addresses of Services of type LoadBalancer, inside node_subnet; None for the last of it.
     honour_initial_delay: wait a probe's initialDelaySeconds for stand-in containers too
       (they are ready at once, so by default their first probe runs at once).
     ingress: run an Ingress controller from the start; else one runs only if the manifests have an Ingress for it.
@@ -70,4 +71,5 @@ class LabConfig:
     cni_options: Options = field(default_factory=dict)
     fabric: FabricConfig = FabricConfig()
     honour_initial_delay: bool = False
+    load_balancer_pool: IPv4Network | None = None
     ingress: bool = False

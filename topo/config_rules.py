@@ -59,8 +59,8 @@ def _nodes(config: LabConfig) -> Iterator[Problem]:
         path = ("nodes", i)
         if not manifest_rules.is_label(node.name):
             yield Problem((*path, "name"), f"{show(node.name)} is no node's name", DNS_LABEL)
-        if node.name in seen or node.name in switches:
-            owner = "a switch" if node.name in switches else "another node"
+        if node.name in seen or node.name in (*switches, fabric.CLIENT):
+            owner = "another node" if node.name in seen else "a switch or the client"
             yield Problem((*path, "name"), f"{show(node.name)} is the name of {owner}", "a name of its own")
         seen.add(node.name)
         if node.role not in ("control-plane", "worker"):
@@ -81,7 +81,14 @@ def _subnets(config: LabConfig) -> Iterator[Problem]:
     if not 12 <= config.service_subnet.prefixlen <= 28:
         yield Problem(service, f"{config.service_subnet} has the wrong size", "a prefix length of 12 to 28")
     yield from _pod_cidrs(config)
-    if (room := config.node_subnet.num_addresses - 3) < len(config.nodes):  # network, broadcast, gateway
+    pool = fabric.load_balancer_pool(config)
+    if config.load_balancer_pool is not None and not config.load_balancer_pool.subnet_of(config.node_subnet):
+        said = f"{config.load_balancer_pool} is no part of {config.node_subnet}"
+        yield Problem(("mininetes", "loadBalancerPool"), said, "a part of mininetes.nodeSubnet")
+        pool = None
+    end = config.node_subnet.broadcast_address if pool is None else pool.network_address
+    room = int(end) - int(config.node_subnet.network_address) - 2  # without the network's own and the router's
+    if room < len(config.nodes):
         said = f"{config.node_subnet} has room for {max(room, 0)} nodes, the lab has {len(config.nodes)}"
         yield Problem(node, said, "a larger subnet")
 

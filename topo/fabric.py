@@ -28,8 +28,13 @@ class Attachment:
     port: int
 
 
-# Nodes' ports on a leaf start here; ports before it lead to the spines.
+# Nodes' ports on a leaf start here; ports before it lead to the spines, and one to the machine outside the cluster.
 FIRST_NODE_PORT = 101
+CLIENT_PORT = 100
+# The machine outside the cluster: the router of the node subnet, behind which clients and the rest of the world are.
+CLIENT = "client"
+# Networks behind it (RFC 5737): clients' own addresses, and servers that pods may ask.
+CLIENT_NETWORK, WORLD_NETWORK = IPv4Network("203.0.113.0/24"), IPv4Network("198.51.100.0/24")
 
 
 def switches(fabric: FabricConfig) -> tuple[Switch, ...]:
@@ -48,6 +53,34 @@ def attach(fabric: FabricConfig, index: int) -> Attachment:
     if fabric.shape == "star":
         return Attachment("switch-1", FIRST_NODE_PORT + index)
     return Attachment(f"leaf-{index % fabric.leaves + 1}", FIRST_NODE_PORT + index // fabric.leaves)
+
+
+def attach_client(fabric: FabricConfig) -> Attachment:
+    """Where the machine outside the cluster is attached: on the first leaf."""
+    return Attachment("switch-1" if fabric.shape == "star" else "leaf-1", CLIENT_PORT)
+
+
+def client_address(config: LabConfig) -> IPv4Address:
+    """The first address of the node subnet, as a docker or kind network's router has it."""
+    return config.node_subnet.network_address + 1
+
+
+def client_object(config: LabConfig) -> Object:
+    """As the store holds it."""
+    address = client_address(config)
+    networks = [str(CLIENT_NETWORK), str(WORLD_NETWORK)]
+    spec = {"address": str(address), "mac": mac_of(address), "networks": networks}
+    return {"apiVersion": GROUP, "kind": "Outside", "metadata": {"name": CLIENT}, "spec": spec}
+
+
+def load_balancer_pool(config: LabConfig) -> IPv4Network | None:
+    """Addresses for Services of type LoadBalancer: what the lab file says, or the last 64 of the node subnet.
+
+    None where the subnet is too small for that to go without saying.
+    """
+    if config.load_balancer_pool is not None or config.node_subnet.prefixlen > 24:
+        return config.load_balancer_pool
+    return IPv4Network((int(config.node_subnet.broadcast_address) - 63, 26))
 
 
 def switch_object(switch: Switch) -> Object:

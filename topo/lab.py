@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from topo import fabric, hosts, links, nodes, shaping
+from topo import fabric, hosts, links, nodes, outside, shaping
 from topo.cluster.ipam import service_pool
 from topo.cluster.network import PodNetwork
 from topo.cluster.store import NotFound, Object, Store
@@ -64,6 +64,7 @@ class Lab:
         self.mininet = hosts.empty_network()
         self.nodes: dict[str, Node] = {}
         self.switches: dict[str, Machine] = {}
+        self.outside: dict[str, hosts.Host] = {}
         self.api = ApiServer(self.store, run / "api.sock")
         self.controller = Controller(self.store, run, parts.controller)
         self.standin = StandIn()
@@ -95,6 +96,7 @@ class Lab:
             self.store.create(fabric.switch_object(switch))
         for wanted in self.config.nodes:
             self._plan(wanted)
+        self._plan_client()
         ports = {name: self._wire_switch(name) for name in self.switches}
         progress("switches")
         bridges = {name: [nodes.switch_bridge(ports[name], self.parts.tables)] for name in self.switches}
@@ -223,6 +225,7 @@ class Lab:
             "cni": config.cni,
             "proxy_mode": config.proxy_mode,
             "fabric_mtu": self._mtu,
+            "load_balancer_pool": str(fabric.load_balancer_pool(config) or ""),
             "options": {"cni": dict(config.cni_options), "proxy": dict(config.proxy_options)},
         }
         return {"apiVersion": GROUP, "kind": "Lab", "metadata": {"name": config.name}, "spec": spec}
@@ -259,10 +262,24 @@ class Lab:
             ports[number] = _port_name(number)
             if peer in self.nodes:
                 self._wire_node(self.nodes[peer])
+            elif peer in self.outside:
+                self._wire_client(peer, name, ports[number])
             elif thing["spec"]["tier"] == "leaf":
                 back = next(int(n) for n, p in self._ports_of(peer).items() if p == name)
                 self._wire(peer, _port_name(back), name, ports[number])
         return ports
+
+    def _plan_client(self) -> None:
+        self.outside[fabric.CLIENT] = host = hosts.Host(fabric.CLIENT)
+        hosts.add(self.mininet, host)
+        self.store.create(fabric.client_object(self.config))
+        place = fabric.attach_client(self.config.fabric)
+        self._switch_port(place.switch, place.port, fabric.CLIENT)
+
+    def _wire_client(self, name: str, switch: str, port: str) -> None:
+        address = fabric.client_address(self.config)
+        self._wire(name, "eth0", switch, port, str(address), fabric.mac_of(address))
+        outside.configure(self.outside[name], self.config, self._mtu, self.parts.datapath == "system")
 
     def _ports_of(self, switch: str) -> dict[str, str]:
         thing = self.store.get("FabricSwitch", "", switch)
@@ -274,16 +291,18 @@ class Lab:
         self._wire(node.name, "eth0", node.attachment.switch, name, str(node.ip))
         return name
 
-    def _wire(self, one: str, one_port: str, two: str, two_port: str, ip: str = "") -> None:
-        """A link of the fabric, shaped at both ends as the lab file says. ip: of the first end's machine."""
+    def _wire(self, one: str, one_port: str, two: str, two_port: str, ip: str = "", mac: str = "") -> None:
+        """A link of the fabric, shaped at both ends as the lab file says. ip, mac: of the first end's machine."""
         link = fabric.link(self.config.fabric, one, two)
         ends = [(self._host(one), one_port), (self._host(two), two_port)]
-        links.veth(one_port, ends[0][0].pid, two_port, ends[1][0].pid, link.mtu)
+        links.veth(one_port, ends[0][0].pid, two_port, ends[1][0].pid, link.mtu, mac)
         hosts.add_link(self.mininet, ends[0][0], one_port, ends[1][0], two_port, ip)
         for host, port in ends:
             shaping.apply(host, port, link)
 
     def _host(self, name: str) -> hosts.Host:
+        if name in self.outside:
+            return self.outside[name]
         machine = self.switches[name] if name in self.switches else self.nodes[name].machine
         return machine.host
 

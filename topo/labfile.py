@@ -19,7 +19,8 @@ __all__ = ["LabFile", "default_config", "fabric_links", "load", "node_names", "p
 KIND, API_VERSION = "Cluster", "kind.x-k8s.io/v1alpha4"
 ROLES = ("control-plane", "worker")
 _TOP = ("kind", "apiVersion", "name", "nodes", "networking", "mininetes")
-_OWN = ("cni", "proxy", "fabric", "nodeSubnet", "nodeCIDRBits", "honourInitialDelay", "ingress", "manifests")
+_ADDRESSES = ("nodeSubnet", "nodeCIDRBits", "loadBalancerPool")
+_OWN = ("cni", "proxy", "fabric", *_ADDRESSES, "honourInitialDelay", "ingress", "manifests")
 # What kind's v1alpha4 has beyond what a lab heeds (kind, pkg/apis/config/v1alpha4/types.go).
 _PATCHES = ("kubeadmConfigPatches", "kubeadmConfigPatchesJSON6902")
 _IGNORED_TOP = (
@@ -118,6 +119,7 @@ class _Reader:
             values["name"] = self.text(("name",), top["name"])
         for key, name, read in (
             ("nodeSubnet", "node_subnet", self.subnet),
+            ("loadBalancerPool", "load_balancer_pool", self.subnet),
             ("nodeCIDRBits", "node_cidr_bits", self.integer),
             ("honourInitialDelay", "honour_initial_delay", self.boolean),
             ("ingress", "ingress", self.ingress),

@@ -51,6 +51,12 @@ def configure(
             ip.route("replace", dst=prefix, oif=index, **extra, **({"prefsrc": source} if source else {}))
 
 
+def own(pid: int, network: str) -> None:
+    """Make every address of the network the namespace's own (ip-route(8), type local)."""
+    with inside(pid), IPRoute() as ip:
+        ip.route("replace", dst=network, oif=1, type="local", table=255, scope=254)
+
+
 def set_up(pid: int, name: str, up: bool) -> None:
     """Bring an interface up or down."""
     with inside(pid), IPRoute() as ip:

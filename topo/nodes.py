@@ -14,7 +14,15 @@ from topo.cluster import wiring
 from topo.cluster.network import PodNetwork
 from topo.cluster.store import Object
 from topo.config import LabConfig, NodeConfig
-from topo.fabric import Attachment, attach, mac_of, node_address, pod_cidr
+from topo.fabric import (
+    Attachment,
+    attach,
+    client_address,
+    load_balancer_pool,
+    mac_of,
+    node_address,
+    pod_cidr,
+)
 from topo.hosts import Host
 from topo.ovs import Bridge, OpenVSwitch, Port
 from topo.system import inside
@@ -144,9 +152,11 @@ def configure_stack(node: Node, config: LabConfig, network: PodNetwork, mtu: int
         net__ipv4__icmp_ratelimit="0",
     )
     prefix = config.node_subnet.prefixlen
-    links.configure(pid, "br-ex", f"{node.ip}/{prefix}", mtu=mtu, loopback=True)
+    router = ("0.0.0.0/0", str(client_address(config)), "")
+    links.configure(pid, "br-ex", f"{node.ip}/{prefix}", [router], mtu=mtu, loopback=True)
     own = str(node.gateway_ip)
-    routes = [(str(net), "", own) for net in (config.pod_subnet, config.service_subnet)]
+    pool = load_balancer_pool(config)
+    routes = [(str(net), "", own) for net in (config.pod_subnet, config.service_subnet, pool) if net]
     links.configure(pid, "gw0", f"{own}/32", routes, mtu=network.mtu)
     machine.host.run("nft", "-f", "-", text=_rules(config))
 
@@ -181,14 +191,17 @@ def _rules(config: LabConfig) -> str:
         type filter hook prerouting priority -300;
         iifname != {{ "lo", "gw0", "br-ex" }} drop
       }}
+      chain refuse {{
+        meta l4proto tcp reject with tcp reset
+        reject with icmp type port-unreachable
+      }}
       chain forward {{
         type filter hook forward priority 0;
-        ip daddr {services} meta l4proto tcp reject with tcp reset
-        ip daddr {services} reject with icmp type port-unreachable
+        iifname "gw0" ether saddr {wiring.REJECT_MAC} jump refuse
       }}
       chain input {{
         type filter hook input priority 0;
-        ip daddr {services} reject with icmp type port-unreachable
+        iifname "gw0" ether saddr {wiring.REJECT_MAC} jump refuse
       }}
       chain postrouting {{
         type nat hook postrouting priority 100;

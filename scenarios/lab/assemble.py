@@ -38,10 +38,8 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
     """Everything the lab needs to know of the controllers. Raises InputError for names that there are not."""
     cni = choose(discover(cnis, "CNI", choices.plugins), config.cni, "CNI", "--cni or mininetes.cni")
     modes = discover(proxies, "PROXY", choices.plugins)
-    choose(modes, config.proxy_mode, "proxy mode", "--proxy or networking.kubeProxyMode")
-    if config.proxy_options:
-        option = next(iter(config.proxy_options))
-        raise InputError(f"mininetes.proxy.{option}", f"proxy mode {config.proxy_mode} has no such option", "none")
+    proxy = choose(modes, config.proxy_mode, "proxy mode", "--proxy or networking.kubeProxyMode")
+    proxy.check(config.proxy_options)
     for app in choices.controllers:
         if app != OURS and not Path(app).is_file():
             raise InputError(f"--controller {app}", "no such file", f"{OURS!r} or a file with a Ryu application")

@@ -164,6 +164,8 @@ def _exec(request: Request) -> Any:
     lab, name = request.lab, request.values["target"]
     if name in lab.nodes:
         pid = lab.nodes[name].machine.pid
+    elif name in lab.outside:
+        pid = lab.outside[name].pid
     else:
         pid = lab.switches[name].pid if name in lab.switches else sandbox(lab, name).pid
     return _attached(request, pid, request.values["command"])

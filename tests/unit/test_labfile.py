@@ -264,7 +264,7 @@ def test_errors_of_the_whole_file(text: str, expected: str) -> None:
     [
         ({"nodes": ()}, "nodes: the lab has no nodes"),
         ({"nodes": (NodeConfig("a"), NodeConfig("a"))}, "nodes[1].name: 'a' is the name of another node"),
-        ({"nodes": (NodeConfig("leaf-1"),)}, "nodes[0].name: 'leaf-1' is the name of a switch"),
+        ({"nodes": (NodeConfig("leaf-1"),)}, "nodes[0].name: 'leaf-1' is the name of a switch or the client"),
         ({"nodes": (NodeConfig("A"),)}, "nodes[0].name: 'A' is no node's name; expected at most 63"),
         ({"nodes": (NodeConfig("a" * 64),)}, "RFC 1123 label"),
         ({"nodes": (NodeConfig("a", "master"),)}, "unknown role 'master'"),  # type: ignore[arg-type]

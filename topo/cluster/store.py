@@ -16,7 +16,7 @@ Object = dict[str, Any]
 Key = tuple[str, str, str]  # kind, namespace ("" where the kind has none), name
 
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
-CLUSTER_SCOPED = frozenset({"Namespace", "Node", "Lab", "FabricSwitch", "IngressClass"})
+CLUSTER_SCOPED = frozenset({"Namespace", "Node", "Lab", "FabricSwitch", "Outside", "IngressClass"})
 
 
 class Conflict(Exception):

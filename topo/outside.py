@@ -1,0 +1,21 @@
+"""The machine outside the cluster: router of the node subnet, from which clients come and where the world begins."""
+
+from __future__ import annotations
+
+from topo import fabric, links
+from topo.config import LabConfig
+from topo.hosts import Host
+
+
+def configure(host: Host, config: LabConfig, mtu: int, checksums: bool) -> None:
+    """Give it its address, and every address of the networks behind it. checksums: whether the datapath offloads them.
+
+    A program there may bind whichever of them it likes, so one machine is any number of clients.
+    """
+    links.no_ipv6(host.pid)
+    address = f"{fabric.client_address(config)}/{config.node_subnet.prefixlen}"
+    links.configure(host.pid, "eth0", address, mtu=mtu, loopback=True)
+    for network in (fabric.CLIENT_NETWORK, fabric.WORLD_NETWORK):
+        links.own(host.pid, str(network))
+    if not checksums:
+        links.checksum_offload_off(host.pid, "eth0")
