@@ -278,8 +278,8 @@ def test_reloads_under_load_lose_no_request(front: Front) -> None:
         before = generations(front)
         thread = threading.Thread(target=lambda: result.update(front.client("load", address, "busy.test", "6")))
         thread.start()
-        for i in range(4):
-            front.store([_deployment("busy", 4 + 2 * i)], wait=20)
+        for i, replicas in enumerate((4, 6, 8, 10)):  # fewer would show how pods end, which is not nginx's doing
+            front.store([_deployment("busy", replicas)], wait=20)
             with front.applied([cases.ingress(f"more-{i}", cases.rule(f"more-{i}.test", ("Prefix", "/", "path-0")))]):
                 pass
         thread.join()
