@@ -12,6 +12,7 @@ from controllers import cni as cnis
 from controllers import compile as compiler
 from controllers import proxy as proxies
 from controllers.channel import Channel
+from controllers.counting import count
 from controllers.flow.program import Program, check, listing
 from controllers.lablink import LabLink
 from controllers.registry import choose, discover
@@ -54,6 +55,7 @@ class Mininetes(app_manager.RyuApp):
         """Compile whenever something changed, however often it did meanwhile."""
         super().start()
         hub.spawn(self._run)
+        hub.spawn(count, Channel.run, self.lab.state, self._counts, self._changed)
 
     def _changed(self) -> None:
         self._dirty.set()
@@ -67,6 +69,10 @@ class Mininetes(app_manager.RyuApp):
             except Exception as error:  # an edited compiler: say so, and leave the switches as they are
                 LOG.exception("cannot compile")
                 self.lab.report("failure", text=f"{type(error).__name__}: {error}")
+
+    def _counts(self) -> bool:
+        lab = self.lab.state.lab
+        return lab is not None and self.proxies[lab.proxy_mode].counts_connections(lab.options.get("proxy", {}))
 
     def _compile(self) -> None:
         state, revision = self.lab.state, self.lab.revision

@@ -9,6 +9,7 @@ from typing import Any
 from zlib import crc32
 
 from controllers.flow.fields import ip_number, mac_number
+from controllers.loads import Loads
 from controllers.services import SERVICE_NAME, ServicePort, ports_of
 from topo.cluster import wiring
 
@@ -89,6 +90,7 @@ class NodeView:
     peers: tuple[Node, ...]
     services: Mapping[str, ServicePort]
     outside: tuple[Outside, ...] = ()
+    loads: Loads = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class ClusterState:
         self.switches: dict[str, Switch] = {}
         self.outside: dict[str, Outside] = {}
         self.services: dict[str, ServicePort] = {}
+        self.loads: dict[str, Loads] = {}
         self.down: frozenset[tuple[str, int]] = frozenset()
         self._pods: dict[str, dict[str, Pod]] = {}
         self._home: dict[str, str] = {}
@@ -165,6 +168,7 @@ class ClusterState:
             node = None if gone else _node(thing)
             if node is None:
                 self.nodes.pop(meta["name"], None)
+                self.loads.pop(meta["name"], None)
             else:
                 self.nodes[meta["name"]] = node
         elif kind == "FabricSwitch":
@@ -201,7 +205,8 @@ class ClusterState:
         self._refresh_services()
         pods = tuple(sorted(self._pods.get(name, {}).values(), key=lambda p: p.port))
         peers = tuple(sorted((n for n in self.nodes.values() if n.name != name), key=lambda n: n.name))
-        return NodeView(self.lab, node, pods, peers, self.services, tuple(self.outside.values()))
+        outside = tuple(self.outside.values())
+        return NodeView(self.lab, node, pods, peers, self.services, outside, self.loads.get(name, {}))
 
     def fabric_view(self, name: str) -> FabricView | None:
         """The view of one fabric switch, or None while it is not known."""

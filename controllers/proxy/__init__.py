@@ -35,5 +35,8 @@ class Proxy(Protocol):
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """Flows and groups of br-int that turn Service addresses into endpoints."""
 
+    def counts_connections(self, options: Mapping[str, object]) -> bool:
+        """Whether its flows depend on how many connections each endpoint has (NodeView.loads)."""
+
     def node_part(self, pid: int) -> NodePart | None:
         """The node's own part, or None for a mode of flows alone. pid: a process in the node's namespaces."""

@@ -19,6 +19,7 @@ from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import Action, Goto, Set
 from controllers.flow.program import Fragment, Translation, Writer, match
+from controllers.loads import Load, Loads, Server
 from controllers.services import ByIdentity, Endpoint, ServicePort, reach
 from controllers.state import Node, NodeView
 from topo.cluster.errors import InputError
@@ -81,17 +82,27 @@ class Frontend:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSet:
-    """Endpoints among which a mode chooses. number: unique on the node, as a group's number must be."""
+    """Endpoints among which a mode chooses. number: unique on the node, as a group's number must be.
+
+    loads: of each endpoint on this node, for a balancer that asks for them.
+    """
 
     number: int
     port: ServicePort
     endpoints: tuple[Endpoint, ...]
+    loads: tuple[Load, ...] = ()
 
 
 class Balancer(Protocol):
     """How a mode chooses an endpoint of a set: hashable, for what it made is kept."""
 
-    needs_node: bool
+    @property
+    def needs_node(self) -> bool:
+        """Whether its flows name the node."""
+
+    @property
+    def needs_loads(self) -> bool:
+        """Whether it looks at EndpointSet.loads."""
 
     def __hash__(self) -> int:
         """A balancer without values of its own is itself."""
@@ -99,7 +110,7 @@ class Balancer(Protocol):
     def choose(self, w: Writer, chosen: EndpointSet, node: Node) -> tuple[Action, ...]:
         """Write what the set needs; gives the actions by which a packet in ServiceLB is handed to it.
 
-        node: only for a balancer that says needs_node; others get whichever node asked first.
+        node: only for a balancer that says needs_node or needs_loads; others get whichever node asked first.
         """
 
 
@@ -174,10 +185,14 @@ def _with(one: Frontend, fields: tuple[tuple[str, Any], ...], priority: int) -> 
 def fragments(view: NodeView, balancer: Balancer) -> Iterable[Fragment]:
     """One fragment a Service port; the same object for every node, unless something in it depends on the node."""
     rules = _options(ByIdentity(view.lab.options))
-    shared, own = _split(ByIdentity(view.services), balancer, rules, view.node if balancer.needs_node else None)
+    is_own = balancer.needs_node or balancer.needs_loads
+    shared, own = _split(ByIdentity(view.services), balancer, rules, view.node if is_own else None)
     yield from shared
     for port in own:
-        yield service_port(port, view.node, balancer, rules)
+        if balancer.needs_loads:
+            yield _loaded(port, view.node, balancer, rules, _loads(port, view.loads))
+        else:
+            yield service_port(port, view.node, balancer, rules)
     if rules.detect_local:
         yield _from_elsewhere(view.lab.service_subnet)
 
@@ -217,9 +232,28 @@ def _split(
     return shared, tuple(port for port in ports if not port.is_same_everywhere)
 
 
+def _loads(port: ServicePort, loads: Loads) -> tuple[tuple[Endpoint, Load], ...]:
+    found = ((e, loads.get(Server(port.protocol, e.ip, e.port))) for e in port.endpoints)
+    return tuple((endpoint, load) for endpoint, load in found if load is not None)
+
+
 @lru_cache(maxsize=1 << 17)
 def service_port(port: ServicePort, node: Node, balancer: Balancer, rules: Options) -> Fragment:
     """All flows and groups of one Service port on one node."""
+    return _build(port, node, balancer, rules, {})
+
+
+# Loads change all the time, so few of what was made for them is worth keeping.
+@lru_cache(maxsize=4096)
+def _loaded(
+    port: ServicePort, node: Node, balancer: Balancer, rules: Options, loads: tuple[tuple[Endpoint, Load], ...]
+) -> Fragment:
+    return _build(port, node, balancer, rules, dict(loads))
+
+
+def _build(
+    port: ServicePort, node: Node, balancer: Balancer, rules: Options, loads: Mapping[Endpoint, Load]
+) -> Fragment:
     w = Writer("service", port.key)
     ways: dict[bool, tuple[Action, ...]] = {}
     for one in frontends(port, node, rules):
@@ -230,7 +264,8 @@ def service_port(port: ServicePort, node: Node, balancer: Balancer, rules: Optio
             continue
         if one.local not in ways:
             number = port.group | (_LOCAL if one.local else 0)
-            ways[one.local] = balancer.choose(w, EndpointSet(number, port, one.endpoints), node)
+            known = tuple(loads.get(e, Load()) for e in one.endpoints) if balancer.needs_loads else ()
+            ways[one.local] = balancer.choose(w, EndpointSet(number, port, one.endpoints, known), node)
         hide = (Set(f.MASQUERADE, 1),) if one.masquerade else ()
         w.flow(t.SERVICE_LB, one.priority, wanted, *hide, *ways[one.local])
         if port.protocol == "udp":

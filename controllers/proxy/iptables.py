@@ -24,7 +24,7 @@ class Iptables:
     name = "iptables"
     description = "kube-proxy's iptables mode in flows: random, equal weights; one flow an endpoint"
     attachment = "switch"
-    needs_node = False
+    needs_node = needs_loads = False
 
     def check(self, options: Mapping[str, object]) -> None:
         """None but those of every mode."""
@@ -38,6 +38,10 @@ class Iptables:
         """A hash of the connection over as many flows as there are endpoints."""
         order = list(chosen.endpoints)
         return by_index(w, chosen, order, (Multipath(CONNECTION, len(order), f.INDEX),))
+
+    def counts_connections(self, options: Mapping[str, object]) -> bool:
+        """No."""
+        return False
 
     def node_part(self, pid: int) -> NodePart | None:
         """None."""

@@ -1,6 +1,7 @@
 """ipvs: kube-proxy's ipvs mode as flows, with the scheduler that the lab file names (mininetes.proxy.scheduler).
 
-All schedulers here run wholly in the switch: new connections work while the controller is away.
+All schedulers run wholly in the switch, so new connections work, and as fast, while the controller is away. Those that
+count connections go by what the controller counted last.
 Source: Kubernetes, "Virtual IPs and Service Proxies", IPVS proxy mode: rr unless another is named.
 """
 
@@ -27,6 +28,11 @@ class _Balancer:
     scheduler: str
     needs_node = False
 
+    @property
+    def needs_loads(self) -> bool:
+        """Whether the scheduler counts connections."""
+        return SCHEDULERS[self.scheduler].counts
+
     def choose(self, w: Writer, chosen: EndpointSet, node: Node) -> tuple[Action, ...]:
         """As the scheduler does."""
         return SCHEDULERS[self.scheduler].choose(w, chosen)
@@ -49,6 +55,10 @@ class Ipvs:
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """One fragment a Service port."""
         return fragments(view, _Balancer(view.lab.options.get("proxy", {}).get("scheduler", _DEFAULT)))
+
+    def counts_connections(self, options: Mapping[str, object]) -> bool:
+        """Whether the scheduler does."""
+        return SCHEDULERS[str(options.get("scheduler", _DEFAULT))].counts
 
     def node_part(self, pid: int) -> NodePart | None:
         """None."""

@@ -22,7 +22,7 @@ class Ovs:
     name = "ovs"
     description = "random choice among ready endpoints; one flow an address and one group a Service port"
     attachment = "switch"
-    needs_node = False
+    needs_node = needs_loads = False
 
     def check(self, options: Mapping[str, object]) -> None:
         """None but those of every mode."""
@@ -35,6 +35,10 @@ class Ovs:
     def choose(self, w: Writer, chosen: EndpointSet, node: Node) -> tuple[Action, ...]:
         """A group."""
         return by_group(w, chosen)
+
+    def counts_connections(self, options: Mapping[str, object]) -> bool:
+        """No."""
+        return False
 
     def node_part(self, pid: int) -> NodePart | None:
         """None."""

@@ -5,25 +5,28 @@ Source: ipvsadm(8), "scheduling-method"; kernel documentation, "IPVS"; Kubernete
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
-from math import gcd
+from math import gcd, inf
 from typing import Protocol
+from zlib import crc32
 
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import Action, Learn, Multipath, Resubmit
 from controllers.flow.program import Writer, learned_cookie
+from controllers.loads import Load
 from controllers.proxy.choosing import CONNECTION, by_group, by_index
 from controllers.proxy.frontends import EndpointSet
 from controllers.services import Endpoint
 
 
 class Scheduler(Protocol):
-    """How one of ipvs' schedulers chooses."""
+    """How one of ipvs' schedulers chooses. counts: whether it looks at EndpointSet.loads."""
 
     name: str
     description: str
+    counts: bool
 
     def choose(self, w: Writer, chosen: EndpointSet) -> tuple[Action, ...]:
         """As Balancer.choose."""
@@ -34,6 +37,7 @@ class RoundRobin:
 
     name = "rr"
     description = "in turn; every first packet is looked up by itself, for the turn changes with it"
+    counts = False
 
     def choose(self, w: Writer, chosen: EndpointSet) -> tuple[Action, ...]:
         """A cycle of endpoints, one step a connection."""
@@ -45,6 +49,7 @@ class WeightedRoundRobin:
 
     name = "wrr"
     description = "in turn by weight, interleaved as ipvs does it"
+    counts = False
 
     def choose(self, w: Writer, chosen: EndpointSet) -> tuple[Action, ...]:
         """The cycle of the weights."""
@@ -56,6 +61,7 @@ class SourceHashing:
 
     name = "sh"
     description = "by a hash of the source address; a change of the endpoints moves most clients"
+    counts = False
 
     def choose(self, w: Writer, chosen: EndpointSet) -> tuple[Action, ...]:
         """Modulo the number of endpoints."""
@@ -68,6 +74,7 @@ class DestinationHashing:
 
     name = "dh"
     description = "by a hash of the destination address: one endpoint for each address of the Service"
+    counts = False
 
     def choose(self, w: Writer, chosen: EndpointSet) -> tuple[Action, ...]:
         """Modulo the number of endpoints."""
@@ -84,15 +91,90 @@ class MaglevHashing:
 
     name = "mh"
     description = "consistent hash of the source address: a change moves only its own share of the clients"
+    counts = False
 
     def choose(self, w: Writer, chosen: EndpointSet) -> tuple[Action, ...]:
         """A group that hashes the source address."""
         return by_group(w, chosen, source_only=True)
 
 
+class LeastConnection:
+    """lc: to whom has the fewest connections; an established one counts for 256 others (ip_vs_lc)."""
+
+    name = "lc"
+    description = "to the endpoint with the fewest connections on this node"
+    counts = True
+
+    def choose(self, w: Writer, chosen: EndpointSet) -> tuple[Action, ...]:
+        """In the order in which connections would go if none ended."""
+        return _in_turn(w, chosen, ahead(chosen, self.cost))
+
+    def cost(self, load: Load, weight: int) -> float:
+        """How unwilling an endpoint is to take one more: the lowest takes it, of equal ones the first."""
+        return load.active * 256 + load.inactive
+
+
+class WeightedLeastConnection(LeastConnection):
+    """wlc: the same, divided by the weight."""
+
+    name = "wlc"
+    description = "to the endpoint with the fewest connections for its weight"
+
+    def cost(self, load: Load, weight: int) -> float:
+        """Connections by weight; weight 0 takes none."""
+        return (load.active * 256 + load.inactive) / weight if weight else inf
+
+
+class ShortestExpectedDelay(LeastConnection):
+    """sed: the established connections it would have with this one, divided by the weight."""
+
+    name = "sed"
+    description = "to the endpoint with the shortest expected delay: (connections + 1) / weight"
+
+    def cost(self, load: Load, weight: int) -> float:
+        """The delay in units of one connection."""
+        return (load.active + 1) / weight if weight else inf
+
+
+class NeverQueue(ShortestExpectedDelay):
+    """nq: an idle endpoint first, however slow; else as sed."""
+
+    name = "nq"
+    description = "to an idle endpoint if there is one, else by shortest expected delay"
+
+    def cost(self, load: Load, weight: int) -> float:
+        """Nothing for an idle one."""
+        return 0 if weight and not load.active else super().cost(load, weight)
+
+
 SCHEDULERS: dict[str, Scheduler] = {
-    s.name: s for s in (RoundRobin(), WeightedRoundRobin(), SourceHashing(), DestinationHashing(), MaglevHashing())
+    s.name: s
+    for s in (
+        RoundRobin(),
+        WeightedRoundRobin(),
+        LeastConnection(),
+        WeightedLeastConnection(),
+        SourceHashing(),
+        DestinationHashing(),
+        ShortestExpectedDelay(),
+        NeverQueue(),
+        MaglevHashing(),
+    )
 }
+
+# How many connections are decided in advance, until the next count: at ten counts a second, 640 a second.
+_AHEAD = 64
+
+
+def ahead(chosen: EndpointSet, cost: Callable[[Load, int], float]) -> list[Endpoint]:
+    """To whom the next connections go, each counted as soon as it is given, if no other begins or ends."""
+    loads, order = list(chosen.loads), []
+    places = range(len(loads))
+    for _ in range(_AHEAD if len(loads) > 1 else 1):
+        place = min(places, key=lambda i: cost(loads[i], chosen.endpoints[i].weight))
+        loads[place] = loads[place]._replace(active=loads[place].active + 1)
+        order.append(chosen.endpoints[place])
+    return order
 
 
 def cycle(endpoints: tuple[Endpoint, ...]) -> list[Endpoint]:
@@ -113,9 +195,11 @@ def _in_turn(w: Writer, chosen: EndpointSet, order: Sequence[Endpoint]) -> tuple
     The hash over one value is always 0: it is there so that no two connections share the switch's cached decision.
     """
 
+    digest = crc32(repr([(e.ip, e.port) for e in order]).encode())
+
     def next_turn(index: int) -> tuple[Action, ...]:
-        # Of another number of turns nothing is remembered, for the next might be one too many.
-        cookie = learned_cookie("turn", f"{chosen.number}", f"{index} of {len(order)}")
+        # When the order changes, whose turn was next is forgotten with the flows that would say so.
+        cookie = learned_cookie("turn", f"{chosen.number}", f"{index} of {digest}")
         following = (index + 1) % len(order)
         return (Learn(t.SERVICE_MEMORY, t.NORMAL, (f.SERVICE,), f.INDEX, following, cookie),)
 
