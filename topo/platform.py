@@ -28,7 +28,7 @@ PROGRAMS = {
 # Programs that some verbs and scenarios need.
 EXTRAS = {"iperf3": "iperf3", "tcpdump": "tcpdump", "curl": "curl"}
 # Programs of the Ingress controller.
-INGRESS = {"nginx": "nginx", "setpriv": "util-linux"}
+INGRESS = {"nginx": "nginx", "openssl": "openssl", "setpriv": "util-linux"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,14 +18,14 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT, RunningLab, StartLab, mininetes
-from cryptography import x509
-from cryptography.x509.oid import NameOID
+from test_rootless import OPEN_TUN, PYTHON, Run, as_nobody
 
 from scenarios.lab.socket import ask
 from topo import manifests
 from topo.addons.ingress.certificate import DEFAULT_NAME, self_signed
 from topo.addons.ingress.routes import Certificate
 
+__all__ = ["as_nobody"]  # a fixture
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 Object = dict[str, Any]
 
@@ -146,8 +147,9 @@ def secret(name: str, host: str) -> tuple[Object, Certificate]:
 
 def common_name(pem: str) -> str:
     """Whom a certificate names."""
-    name = x509.load_pem_x509_certificate(pem.encode()).subject
-    return str(name.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+    command = ["openssl", "x509", "-noout", "-subject", "-nameopt", "multiline"]
+    shown = subprocess.run(command, input=pem, capture_output=True, text=True, check=True).stdout
+    return shown.partition("commonName")[2].partition("=")[2].strip()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -317,3 +319,26 @@ def test_a_new_controller_takes_over(front: Front) -> None:
         ask(front.lab.name, {"verb": "delete", "keys": [["Pod", "ingress-nginx", old]]})
         front.lab.eventually(lambda: front.lab.pod("ingress-nginx-controller")["name"] != old)
         front.lab.eventually(lambda: answers_or_none(front, "moved.test") == ["path-0"], 15)
+
+
+def test_an_ordinary_user_has_an_ingress_too(as_nobody: Run) -> None:
+    ingress = cases.ingress("mine", cases.rule("mine.test", ("Prefix", "/", "frontend")))
+    done = as_nobody(
+        OPEN_TUN,
+        f"""
+        set -e
+        m="{PYTHON} -m scenarios"
+        folder=$(mktemp -d)
+        echo '{json.dumps(ingress)}' > $folder/ingress.json
+        $m up --detach --lab mine --nodes 1 scenarios/data/manifests/guestbook.yaml $folder/ingress.json
+        rm -r $folder
+        address=$($m status --lab mine --json | {PYTHON} -c '
+import json, sys
+print(next(s["clusterIP"] for s in json.load(sys.stdin)["services"] if s["name"] == "ingress-nginx-controller"))')
+        sleep 1
+        $m exec --lab mine redis-master -- curl -sk -m 5 --resolve mine.test:443:$address https://mine.test/
+        $m down --lab mine
+        """,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert '"pod": "frontend-' in done.stdout and '"x-forwarded-proto": "https"' in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import subprocess
 from typing import Any
 
 import pytest
@@ -205,6 +206,24 @@ def test_a_mistake_in_a_tls_secret_is_named_and_no_secret_shown(path: str, value
     text = error(edited(secret(), path, value))
     assert said in text
     assert "PRIVATE KEY-----\n" not in text and secret()["data"]["tls.key"][:20] not in text
+
+
+def test_a_pair_that_openssl_would_refuse_to_nginx_is_refused() -> None:
+    def made(*options: str) -> Object:
+        command = ["openssl", "req", "-x509", "-subj", "/CN=x", "-keyout", "/dev/stdout", *options]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        split = text.index("-----BEGIN CERTIFICATE")
+        return secret(text[split:], text[:split])
+
+    assert loaded(made("-newkey", "rsa:2048", "-nodes"))
+    assert "data[tls.crt]: OpenSSL refuses the certificate: ee key too small" in error(
+        made("-newkey", "rsa:512", "-nodes")
+    )
+    assert "data[tls.key]: holds no private key" in error(made("-newkey", "rsa:2048", "-passout", "pass:long"))
+
+
+def test_a_chain_may_have_comments_and_further_certificates() -> None:
+    assert loaded(secret(f"subject=ä\n{PAIR.chain}\nissuer=b\n{OTHER.chain}"))
 
 
 def test_a_lab_file_may_ask_for_the_controller() -> None:
