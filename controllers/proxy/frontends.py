@@ -8,11 +8,12 @@ a local one where it needs one dropped.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, collapse_addresses
-from typing import Any, Protocol
+from typing import Any
 
 from controllers.features.base import drop
 from controllers.flow import fields as f
@@ -20,6 +21,7 @@ from controllers.flow import tables as t
 from controllers.flow.actions import Action, Goto, Set
 from controllers.flow.program import Fragment, Translation, Writer, match
 from controllers.loads import Load, Loads, Server
+from controllers.proxy import NodePart
 from controllers.services import ByIdentity, Endpoint, ServicePort, reach
 from controllers.state import Node, NodeView
 from topo.cluster.errors import InputError
@@ -84,7 +86,7 @@ class Frontend:
 class EndpointSet:
     """Endpoints among which a mode chooses. number: unique on the node, as a group's number must be.
 
-    loads: of each endpoint on this node, for a balancer that asks for them.
+    loads: of each endpoint on this node, for a proxy that asks for them.
     """
 
     number: int
@@ -93,25 +95,41 @@ class EndpointSet:
     loads: tuple[Load, ...] = ()
 
 
-class Balancer(Protocol):
-    """How a mode chooses an endpoint of a set: hashable, for what it made is kept."""
+class FlowProxy(ABC):
+    """A proxy mode of flows, whole but for how it chooses among endpoints: name, description and `choose` are its own.
 
-    @property
-    def needs_node(self) -> bool:
-        """Whether its flows name the node."""
+    options: what the lab file may say beside what every mode knows. Hashable, for what it made is kept.
+    """
 
-    @property
-    def needs_loads(self) -> bool:
-        """Whether it looks at EndpointSet.loads."""
+    name: str
+    description: str
+    options: tuple[str, ...] = ()
+    attachment = "switch"
+    needs_node = False
+    needs_loads = False
 
-    def __hash__(self) -> int:
-        """A balancer without values of its own is itself."""
-
+    @abstractmethod
     def choose(self, w: Writer, chosen: EndpointSet, node: Node) -> tuple[Action, ...]:
         """Write what the set needs; gives the actions by which a packet in ServiceLB is handed to it.
 
-        node: only for a balancer that says needs_node or needs_loads; others get whichever node asked first.
+        node: only for a mode with needs_node or needs_loads; others get whichever node asked first.
         """
+
+    def check(self, options: Mapping[str, object]) -> None:
+        """Raise InputError for an option that is neither every mode's nor in `options`, or of the wrong type."""
+        check_options(self.name, options, self.options)
+
+    def fragments(self, view: NodeView) -> Iterable[Fragment]:
+        """One fragment a Service port; the same object for every node, unless something in it depends on the node."""
+        return fragments(view, self)
+
+    def counts_connections(self, options: Mapping[str, object]) -> bool:
+        """Whether it looks at EndpointSet.loads."""
+        return self.needs_loads
+
+    def node_part(self, pid: int) -> NodePart | None:
+        """None: everything is in the flows."""
+        return None
 
 
 def frontends(port: ServicePort, node: Node, rules: Options) -> Iterator[Frontend]:
@@ -182,17 +200,17 @@ def _with(one: Frontend, fields: tuple[tuple[str, Any], ...], priority: int) -> 
     return Frontend(one.address, one.port, fields, one.endpoints, one.local, one.masquerade, one.otherwise, priority)
 
 
-def fragments(view: NodeView, balancer: Balancer) -> Iterable[Fragment]:
-    """One fragment a Service port; the same object for every node, unless something in it depends on the node."""
+def fragments(view: NodeView, proxy: FlowProxy) -> Iterable[Fragment]:
+    """What FlowProxy.fragments gives."""
     rules = _options(ByIdentity(view.lab.options))
-    is_own = balancer.needs_node or balancer.needs_loads
-    shared, own = _split(ByIdentity(view.services), balancer, rules, view.node if is_own else None)
+    is_own = proxy.needs_node or proxy.needs_loads
+    shared, own = _split(ByIdentity(view.services), proxy, rules, view.node if is_own else None)
     yield from shared
     for port in own:
-        if balancer.needs_loads:
-            yield _loaded(port, view.node, balancer, rules, _loads(port, view.loads))
+        if proxy.needs_loads:
+            yield _loaded(port, view.node, proxy, rules, _loads(port, view.loads))
         else:
-            yield service_port(port, view.node, balancer, rules)
+            yield service_port(port, view.node, proxy, rules)
     if rules.detect_local:
         yield _from_elsewhere(view.lab.service_subnet)
 
@@ -222,13 +240,13 @@ _NOBODY = Node("", 0, 0, 0, "0.0.0.0/32", True)
 
 @lru_cache(maxsize=4)
 def _split(
-    services: ByIdentity, balancer: Balancer, rules: Options, node: Node | None
+    services: ByIdentity, proxy: FlowProxy, rules: Options, node: Node | None
 ) -> tuple[tuple[Fragment, ...], tuple[ServicePort, ...]]:
     """Fragments that all nodes share, and the ports of which each node makes its own."""
     if node is not None:
         return (), tuple(services.mapping.values())
     ports: list[ServicePort] = list(services.mapping.values())
-    shared = tuple(service_port(port, _NOBODY, balancer, rules) for port in ports if port.is_same_everywhere)
+    shared = tuple(service_port(port, _NOBODY, proxy, rules) for port in ports if port.is_same_everywhere)
     return shared, tuple(port for port in ports if not port.is_same_everywhere)
 
 
@@ -238,22 +256,20 @@ def _loads(port: ServicePort, loads: Loads) -> tuple[tuple[Endpoint, Load], ...]
 
 
 @lru_cache(maxsize=1 << 17)
-def service_port(port: ServicePort, node: Node, balancer: Balancer, rules: Options) -> Fragment:
+def service_port(port: ServicePort, node: Node, proxy: FlowProxy, rules: Options) -> Fragment:
     """All flows and groups of one Service port on one node."""
-    return _build(port, node, balancer, rules, {})
+    return _build(port, node, proxy, rules, {})
 
 
 # Loads change all the time, so few of what was made for them is worth keeping.
 @lru_cache(maxsize=4096)
 def _loaded(
-    port: ServicePort, node: Node, balancer: Balancer, rules: Options, loads: tuple[tuple[Endpoint, Load], ...]
+    port: ServicePort, node: Node, proxy: FlowProxy, rules: Options, loads: tuple[tuple[Endpoint, Load], ...]
 ) -> Fragment:
-    return _build(port, node, balancer, rules, dict(loads))
+    return _build(port, node, proxy, rules, dict(loads))
 
 
-def _build(
-    port: ServicePort, node: Node, balancer: Balancer, rules: Options, loads: Mapping[Endpoint, Load]
-) -> Fragment:
+def _build(port: ServicePort, node: Node, proxy: FlowProxy, rules: Options, loads: Mapping[Endpoint, Load]) -> Fragment:
     w = Writer("service", port.key)
     ways: dict[bool, tuple[Action, ...]] = {}
     for one in frontends(port, node, rules):
@@ -264,8 +280,8 @@ def _build(
             continue
         if one.local not in ways:
             number = port.group | (_LOCAL if one.local else 0)
-            known = tuple(loads.get(e, Load()) for e in one.endpoints) if balancer.needs_loads else ()
-            ways[one.local] = balancer.choose(w, EndpointSet(number, port, one.endpoints, known), node)
+            known = tuple(loads.get(e, Load()) for e in one.endpoints) if proxy.needs_loads else ()
+            ways[one.local] = proxy.choose(w, EndpointSet(number, port, one.endpoints, known), node)
         hide = (Set(f.MASQUERADE, 1),) if one.masquerade else ()
         w.flow(t.SERVICE_LB, one.priority, wanted, *hide, *ways[one.local])
         if port.protocol == "udp":

@@ -7,45 +7,23 @@ Source: Kubernetes, "Virtual IPs and Service Proxies", iptables proxy mode.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 from controllers.flow import fields as f
 from controllers.flow.actions import Action, Multipath
-from controllers.flow.program import Fragment, Writer
-from controllers.proxy import NodePart
+from controllers.flow.program import Writer
 from controllers.proxy.choosing import CONNECTION, by_index
-from controllers.proxy.frontends import EndpointSet, check_options, fragments
-from controllers.state import Node, NodeView
+from controllers.proxy.frontends import EndpointSet, FlowProxy
+from controllers.state import Node
 
 
-class Iptables:
-    """The proxy mode object, and its balancer."""
+class Iptables(FlowProxy):
+    """The proxy mode object."""
 
     name = "iptables"
     description = "kube-proxy's iptables mode in flows: random, equal weights; one flow an endpoint"
-    attachment = "switch"
-    needs_node = needs_loads = False
-
-    def check(self, options: Mapping[str, object]) -> None:
-        """None but those of every mode."""
-        check_options(self.name, options)
-
-    def fragments(self, view: NodeView) -> Iterable[Fragment]:
-        """One fragment a Service port."""
-        return fragments(view, self)
 
     def choose(self, w: Writer, chosen: EndpointSet, node: Node) -> tuple[Action, ...]:
         """A hash of the connection over as many flows as there are endpoints."""
-        order = list(chosen.endpoints)
-        return by_index(w, chosen, order, (Multipath(CONNECTION, len(order), f.INDEX),))
-
-    def counts_connections(self, options: Mapping[str, object]) -> bool:
-        """No."""
-        return False
-
-    def node_part(self, pid: int) -> NodePart | None:
-        """None."""
-        return None
+        return by_index(w, chosen, chosen.endpoints, (Multipath(CONNECTION, len(chosen.endpoints), f.INDEX),))
 
 
 PROXY = Iptables()

@@ -8,61 +8,64 @@ Source: Kubernetes, "Virtual IPs and Service Proxies", IPVS proxy mode: rr unles
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from controllers.flow.actions import Action
 from controllers.flow.program import Fragment, Writer
-from controllers.proxy import NodePart
-from controllers.proxy.frontends import EndpointSet, check_options, fragments
-from controllers.proxy.schedulers import SCHEDULERS
+from controllers.proxy.frontends import EndpointSet, FlowProxy
+from controllers.proxy.schedulers import SCHEDULERS, Scheduler
 from controllers.state import Node, NodeView
 from topo.cluster.errors import InputError
 
 _DEFAULT = "rr"
 
 
-@dataclass(frozen=True, slots=True)
-class _Balancer:
-    """One scheduler, for every node."""
+class _Scheduled(FlowProxy):
+    """The mode with one scheduler."""
 
-    scheduler: str
-    needs_node = False
+    name = "ipvs"
+    description = "ipvs with one scheduler"
 
-    @property
-    def needs_loads(self) -> bool:
-        """Whether the scheduler counts connections."""
-        return SCHEDULERS[self.scheduler].counts
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self.needs_loads = scheduler.counts
 
     def choose(self, w: Writer, chosen: EndpointSet, node: Node) -> tuple[Action, ...]:
         """As the scheduler does."""
-        return SCHEDULERS[self.scheduler].choose(w, chosen)
+        return self._scheduler.choose(w, chosen)
 
 
-class Ipvs:
+_MODES = {name: _Scheduled(scheduler) for name, scheduler in SCHEDULERS.items()}
+
+
+class Ipvs(FlowProxy):
     """The proxy mode object."""
 
     name = "ipvs"
     description = f"kube-proxy's ipvs mode in flows; scheduler: one of {', '.join(SCHEDULERS)}"
-    attachment = "switch"
+    options = ("scheduler",)
 
     def check(self, options: Mapping[str, object]) -> None:
-        """scheduler, beside those of every mode."""
-        check_options(self.name, options, ("scheduler",))
-        name = options.get("scheduler", _DEFAULT)
-        if name not in SCHEDULERS:
-            raise InputError("mininetes.proxy.scheduler", f"there is no scheduler {name!r}", ", ".join(SCHEDULERS))
+        """The scheduler must be one there is."""
+        super().check(options)
+        if options.get("scheduler", _DEFAULT) not in SCHEDULERS:
+            problem = f"there is no scheduler {options['scheduler']!r}"
+            raise InputError("mininetes.proxy.scheduler", problem, f"one of: {', '.join(SCHEDULERS)}")
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """One fragment a Service port."""
-        return fragments(view, _Balancer(view.lab.options.get("proxy", {}).get("scheduler", _DEFAULT)))
+        return _mode(view.lab.options.get("proxy", {})).fragments(view)
 
     def counts_connections(self, options: Mapping[str, object]) -> bool:
         """Whether the scheduler does."""
-        return SCHEDULERS[str(options.get("scheduler", _DEFAULT))].counts
+        return _mode(options).needs_loads
 
-    def node_part(self, pid: int) -> NodePart | None:
-        """None."""
-        return None
+    def choose(self, w: Writer, chosen: EndpointSet, node: Node) -> tuple[Action, ...]:
+        """With the scheduler that is named if none is."""
+        return _MODES[_DEFAULT].choose(w, chosen, node)
+
+
+def _mode(options: Mapping[str, object]) -> _Scheduled:
+    return _MODES[str(options.get("scheduler", _DEFAULT))]
 
 
 PROXY = Ipvs()

@@ -29,7 +29,7 @@ class Scheduler(Protocol):
     counts: bool
 
     def choose(self, w: Writer, chosen: EndpointSet) -> tuple[Action, ...]:
-        """As Balancer.choose."""
+        """As FlowProxy.choose."""
 
 
 class RoundRobin:
