@@ -55,6 +55,7 @@ def objects() -> list[Object]:
             "metadata": place,
             "spec": {
                 "type": "LoadBalancer",
+                "externalTrafficPolicy": "Local",  # so that X-Forwarded-For is the client's address, not a node's
                 "selector": _LABELS,
                 "ports": [{"name": n, "port": p, "protocol": "TCP", "targetPort": n} for n, p in ports],
             },
