@@ -1,11 +1,12 @@
-"""Pod networks: one file each, which sets CNI to an object with a name, traits, a plan and flows."""
+"""Pod networks: one file each, which sets CNI to an object with a name, variants, a plan and flows."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
+from controllers.cni.options import choice, only
 from controllers.flow.program import Fragment
 from controllers.state import NodeView
 from topo.cluster.network import PodNetwork
@@ -13,25 +14,60 @@ from topo.cluster.network import PodNetwork
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a user compares CNIs by. overhead: bytes that encapsulation adds to each packet on the fabric."""
+    """What a user compares CNIs by, of one variant.
+
+    overhead: bytes that encapsulation adds to each packet on the fabric. layer: "L2" if pods of different nodes share
+    a link, "L3" if they are routed. policy: which directions of NetworkPolicy it enforces. encryption: what it can encrypt
+    with. needs: what the machine must have. source: where the real one's behaviour is described.
+    """
 
     encapsulation: str
     overhead: int
     routing: str
     description: str
+    layer: str = "L3"
+    policy: tuple[str, ...] = ()
+    encryption: tuple[str, ...] = ()
+    needs: str = ""
+    source: str = ""
 
 
-class Cni(Protocol):
-    """What a CNI must be. A plugin that needs no flows on the uplink gives an empty list there."""
+INGRESS_AND_EGRESS = ("ingress", "egress")
+
+
+class Cni(ABC):
+    """A CNI: name, its variants by name (the first is the default), and the option by which one is chosen."""
 
     name: str
-    traits: Traits
+    variants: Mapping[str, Traits]
+    option: str = "mode"
+    # Further options that the lab file may give.
+    options: tuple[str, ...] = ("mtu",)
 
+    @property
+    def traits(self) -> Traits:
+        """Of the default variant."""
+        return next(iter(self.variants.values()))
+
+    def variant(self, options: Mapping[str, object]) -> str:
+        """The variant that these options choose. Raises InputError for options or variants that there are not."""
+        only(self.name, options, (self.option, *self.options))
+        return choice(self.name, options, self.option, tuple(self.variants))
+
+    @abstractmethod
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
         """How pods are attached on a fabric of that MTU. Raises InputError for options it does not know."""
 
+    @abstractmethod
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """Flows of br-int: ARP towards pods, routes to other nodes' pods."""
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
-        """Flows of br-ex, for pod packets that cross the fabric as they are."""
+        """Flows of br-ex, for pod packets that cross the fabric as they are; none for an overlay."""
+        return ()
+
+
+def options_of(view: NodeView) -> Mapping[str, object]:
+    """What the lab file says of the CNI."""
+    given: Mapping[str, object] = view.lab.options.get("cni", {})
+    return given

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from controllers import cni as cnis
 from controllers import proxy as proxies
+from controllers.cni import Traits
 from controllers.flow.tables import PIPELINES
 from controllers.registry import choose, discover
 from topo import fabric, platform
@@ -79,10 +80,19 @@ def ingress(config: LabConfig, objects: Sequence[Object]) -> list[Object]:
     return ingress_controller.missing(objects)
 
 
+def _traits(traits: Traits) -> str:
+    """One line on a CNI's variant."""
+    wrapped = f"{traits.encapsulation} (+{traits.overhead} bytes)" if traits.overhead else "not encapsulated"
+    said = [traits.description, wrapped, traits.layer, traits.routing]
+    said += [f"policy {' and '.join(traits.policy) or 'none'}"]
+    said += [f"encryption {' or '.join(traits.encryption)}"] if traits.encryption else []
+    return "; ".join(said + ([f"needs {traits.needs}"] if traits.needs else []))
+
+
 def names(plugins: Sequence[Path]) -> dict[str, dict[str, str]]:
     """What can be chosen, with a line on each."""
     found = discover(cnis, "CNI", plugins)
     return {
-        "cni": {n: f"{c.traits.description}; encapsulation {c.traits.encapsulation}" for n, c in found.items()},
+        "cni": {f"{n} {v}": _traits(t) for n, c in found.items() for v, t in c.variants.items()},
         "proxy": {n: p.description for n, p in discover(proxies, "PROXY", plugins).items()},
     }

@@ -59,7 +59,7 @@ FLAGS = {
     "unknown scenario": (("run", "nothing"), "unknown scenario 'nothing'"),
     "no repeats": (("run", "quickstart", "--repeats", "0"), "nothing would be measured"),
     "no nodes": (("up", "--nodes", "0"), "--nodes"),
-    "unknown CNI": (("up", "--cni", "kilo"), "one of: calico, flannel"),
+    "unknown CNI": (("up", "--cni", "kilo"), "one of: calico, canal, flannel"),
     "no file": (("up", "/nonexistent.yaml"), "/nonexistent.yaml"),
     "no application": (("up", "--controller", "/nonexistent.py"), "no such file"),
     "no folder": (("up", "--plugins", "/nonexistent"), "no such folder"),
@@ -146,7 +146,8 @@ def test_data_for_programs(lab: RunningLab) -> None:
     assert {"revision", "set", "removed", "text"} <= set(lab.json("flows", "worker", "--diff"))
     assert lab.json("controller", "restart")["pid"] > 0
     found = json.loads(mininetes("list", "--json").stdout)
-    assert {"flannel", "calico"} <= set(found["cni"]) and "quickstart" in found["scenarios"] and "ovs" in found["proxy"]
+    assert {"flannel vxlan", "calico bgp"} <= set(found["cni"])
+    assert "quickstart" in found["scenarios"] and "ovs" in found["proxy"]
     assert all({"part", "there", "remedy"} <= set(f) for f in json.loads(mininetes("doctor", "--json").stdout))
 
 

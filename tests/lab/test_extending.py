@@ -34,7 +34,7 @@ def test_the_page_has_the_three_examples() -> None:
 
 def test_list_names_them(plugins: Path) -> None:
     found = json.loads(mininetes("list", "--json", "--plugins", str(plugins)).stdout)
-    assert "hostgw" in found["cni"] and "first" in found["proxy"] and "handshake" in found["scenarios"]
+    assert "hostgw static" in found["cni"] and "first" in found["proxy"] and "handshake" in found["scenarios"]
 
 
 def test_the_cni_carries_packets_between_all_nodes(lab: RunningLab) -> None:

@@ -1,0 +1,53 @@
+"""canal: flannel's VXLAN between nodes, Calico's /32 pods and NetworkPolicy on them.
+
+Source: Calico, "Install Calico for policy and flannel for networking".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from controllers.cni import INGRESS_AND_EGRESS, Cni, Traits, calico, flannel, parts
+from controllers.cni.options import mtu
+from controllers.cni.tunnels import VXLAN
+from controllers.flow import fields as f
+from controllers.flow.program import Fragment
+from controllers.state import NodeView
+from topo.cluster.network import PodNetwork
+
+
+class Canal(Cni):
+    """The CNI object."""
+
+    name = "canal"
+    variants = {
+        "vxlan": Traits(
+            "VXLAN",
+            VXLAN.overhead,
+            "routes per node",
+            "flannel's overlay under Calico's pods and policy",
+            policy=INGRESS_AND_EGRESS,
+            source="Calico, Install Calico for policy and flannel for networking",
+        )
+    }
+
+    def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
+        """As flannel's MTU and tunnel, as Calico's pods."""
+        self.variant(options)
+        return PodNetwork(
+            mtu(options, fabric_mtu - VXLAN.overhead),
+            on_link=False,
+            gateway=calico.GATEWAY,
+            gateway_mac=calico.GATEWAY_MAC,
+            tunnel=VXLAN.tunnel("vxlan0", "8472"),
+        )
+
+    def fragments(self, view: NodeView) -> Iterable[Fragment]:
+        """Calico's proxy ARP, flannel's routes."""
+        yield parts.gateway(self.name, f.ip_number(calico.GATEWAY), f.mac_number(calico.GATEWAY_MAC))
+        for peer in view.peers:
+            if peer.ready:
+                yield parts.by_tunnel(self.name, view.node, peer, peer.pod_cidr, flannel.VNI)
+
+
+CNI = Canal()

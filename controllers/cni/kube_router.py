@@ -1,0 +1,53 @@
+"""kube-router: pods of a node on one bridge, routes to other nodes' pods by BGP, no overlay on one subnet.
+
+Source: kube-router, docs "how-it-works" and "bgp"; its Services are IPVS: choose proxy mode ipvs to go with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from controllers.cni import Cni, Traits, parts
+from controllers.cni.calico import announcements
+from controllers.cni.options import mtu
+from controllers.flow.program import Fragment
+from controllers.rib import best_paths
+from controllers.state import NodeView
+from topo.cluster.network import PodNetwork
+
+
+class KubeRouter(Cni):
+    """The CNI object."""
+
+    name = "kube-router"
+    variants = {
+        "bgp": Traits(
+            "none",
+            0,
+            "BGP-like: pod CIDRs announced with a next hop",
+            "routed between nodes; pods of one node share a link",
+            policy=("ingress", "egress"),
+            source="kube-router, how-it-works",
+        )
+    }
+
+    def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
+        """Pod MTU is the fabric's own."""
+        self.variant(options)
+        return PodNetwork(mtu(options, fabric_mtu), on_link=True)
+
+    def fragments(self, view: NodeView) -> Iterable[Fragment]:
+        """Neighbours on the link, and the best path to every announced prefix."""
+        yield parts.gateway(self.name, view.node.gateway_ip, view.node.gateway_mac)
+        for pod in view.pods:
+            yield parts.neighbour(self.name, pod)
+        by_address = {peer.ip: peer for peer in view.peers}
+        for prefix, paths in best_paths(announcements(view.peers)).items():
+            yield parts.by_neighbour(self.name, view.node, by_address[paths[0].next_hop], prefix)
+
+    def uplink(self, view: NodeView) -> Iterable[Fragment]:
+        """Pod packets cross the fabric as they are."""
+        yield parts.from_wire(self.name, view.node)
+
+
+CNI = KubeRouter()

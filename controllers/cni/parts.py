@@ -1,0 +1,99 @@
+"""What pod networks are made of, as fragments: gateways, links among a node's pods, ways to other nodes' pods."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from controllers.features.base import arp_answer
+from controllers.flow import fields as f
+from controllers.flow import tables as t
+from controllers.flow.actions import Goto, Output, Set
+from controllers.flow.program import Fragment, Writer, match
+from controllers.state import Node, Pod
+from topo.cluster.wiring import GATEWAY_PORT, PATCH_PORT, TUNNEL_PORT, UPLINK_PORT, WIRE_PORT
+
+
+def _length(prefix: str) -> int:
+    return int(prefix.partition("/")[2])
+
+
+@lru_cache(maxsize=4096)
+def gateway(feature: str, ip: int, mac: int) -> Fragment:
+    """A pod that asks for its default gateway gets this MAC."""
+    w = Writer(feature, f"gateway {f.ip_text(ip)}")
+    wanted = match("arp", arp_op=1, arp_tpa=ip, PktSource=f.FROM_POD)
+    w.flow(t.ARP_RESPONDER, t.NORMAL, wanted, *arp_answer(mac, ip))
+    return w.fragment()
+
+
+@lru_cache(maxsize=65536)
+def neighbour(feature: str, pod: Pod) -> Fragment:
+    """Pods of one node share a link: they need no gateway to each other, and no TTL is spent (as on a Linux bridge)."""
+    w = Writer(feature, pod.key)
+    wanted = match("arp", arp_op=1, arp_tpa=pod.ip, PktSource=f.FROM_POD)
+    w.flow(t.ARP_RESPONDER, t.NORMAL, wanted, *arp_answer(pod.mac, pod.ip))
+    w.flow(
+        t.L3_FORWARDING,
+        t.HIGH,
+        match("ip", PktSource=f.FROM_POD, dl_dst=pod.mac, nw_dst=pod.ip),
+        Set(f.OUT_PORT, pod.port),
+        Goto(t.after(t.L3_DEC_TTL)),
+    )
+    return w.fragment()
+
+
+@lru_cache(maxsize=65536)
+def by_tunnel(feature: str, node: Node, peer: Node, prefix: str, key: int) -> Fragment:
+    """To the peer's pods in a tunnel to its node address; key: the encapsulation's network number."""
+    w = Writer(feature, f"route to {prefix}")
+    w.flow(
+        t.L3_FORWARDING,
+        t.ROUTE + _length(prefix),
+        match("ip", nw_dst=prefix),
+        Set(f.ETH_SRC, node.gateway_mac),
+        Set(f.ETH_DST, peer.gateway_mac),
+        Set(f.TUN_ID, key),
+        Set(f.TUN_DST, peer.ip),
+        Set(f.OUT_PORT, TUNNEL_PORT),
+        Goto(t.L3_DEC_TTL),
+    )
+    return w.fragment()
+
+
+@lru_cache(maxsize=65536)
+def by_neighbour(feature: str, node: Node, next_hop: Node, prefix: str) -> Fragment:
+    """To the prefix as it is, to a node on the same subnet of the fabric."""
+    w = Writer(feature, f"route to {prefix}")
+    w.flow(
+        t.L3_FORWARDING,
+        t.ROUTE + _length(prefix),
+        match("ip", nw_dst=prefix),
+        Set(f.ETH_SRC, node.mac),
+        Set(f.ETH_DST, next_hop.mac),
+        Set(f.OUT_PORT, UPLINK_PORT),
+        Goto(t.L3_DEC_TTL),
+    )
+    return w.fragment()
+
+
+@lru_cache(maxsize=65536)
+def by_kernel(feature: str, node: Node, prefix: str) -> Fragment:
+    """To the prefix through the node's own kernel, which has a device for it and takes the TTL."""
+    w = Writer(feature, f"route to {prefix}")
+    w.flow(
+        t.L3_FORWARDING,
+        t.ROUTE + _length(prefix),
+        match("ip", nw_dst=prefix),
+        Set(f.ETH_DST, node.gateway_mac),
+        Set(f.OUT_PORT, GATEWAY_PORT),
+        Goto(t.after(t.L3_DEC_TTL)),
+    )
+    return w.fragment()
+
+
+@lru_cache(maxsize=4096)
+def from_wire(feature: str, node: Node) -> Fragment:
+    """br-ex: pod packets that cross the fabric as they are go to the pod bridge."""
+    w = Writer(feature, f"uplink of {node.name}")
+    w.flow(t.UPLINK, t.NORMAL, match("ip", in_port=WIRE_PORT, nw_dst=node.pod_cidr), Output(PATCH_PORT))
+    return w.fragment()
