@@ -17,8 +17,8 @@ class Traits:
     """What a user compares CNIs by, of one variant.
 
     overhead: bytes that encapsulation adds to each packet on the fabric. layer: "L2" if pods of different nodes share
-    a link, "L3" if they are routed. policy: which directions of NetworkPolicy it enforces. encryption: what it can encrypt
-    with. needs: what the machine must have. source: where the real one's behaviour is described.
+    a link, "L3" if they are routed. policy: which directions of NetworkPolicy it enforces. encryption: what it can
+    encrypt with. needs: what the machine must have. source: where the real one's behaviour is described.
     """
 
     encapsulation: str

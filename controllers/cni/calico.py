@@ -1,7 +1,8 @@
 """calico: every pod a /32 behind a router that is its node; no encapsulation (mode bgp) or VXLAN between nodes.
 
 Source: Calico's "Networking", "Overlay networking" and "Dataplane" pages: pods are behind 169.254.1.1, for which each
-node answers by proxy ARP with the MAC ee:ee:ee:ee:ee:ee; nodes exchange routes by BGP, here through the controller's RIB.
+node answers by proxy ARP with the MAC ee:ee:ee:ee:ee:ee; nodes exchange routes by BGP, here through the controller's
+RIB.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """flannel: one subnet a node, pods of one node on one link; backends vxlan and host-gw.
 
 Source: flannel's Documentation/backends.md. vxlan: VNI 1, UDP port 8472 on Linux; a route per remote pod CIDR, whose
-next hop is the remote VTEP, whose MAC and node address are known in advance. host-gw: the next hop is the node itself, which
-must be on the same link.
+next hop is the remote VTEP, whose MAC and node address are known in advance. host-gw: the next hop is the node itself,
+which must be on the same link.
 """
 
 from __future__ import annotations

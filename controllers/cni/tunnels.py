@@ -9,7 +9,7 @@ from topo.cluster.network import Tunnel
 
 @dataclass(frozen=True, slots=True)
 class Encapsulation:
-    """type: as ovs-vswitchd.conf.db(5) has it; overhead: bytes round the inner IP packet, less the outer frame's head."""
+    """type: as ovs-vswitchd.conf.db(5) has it; overhead: bytes round the inner IP packet but for the outer frame."""
 
     type: str
     overhead: int
