@@ -56,6 +56,12 @@ def fill_defaults(thing: Object) -> None:
             thing["data"] = {**thing.get("data", {}), **plain}
 
 
+def unheeded(thing: Object) -> list[str]:
+    """Annotations by which ingress-nginx would be told something that this lab's controller does not do."""
+    notes = thing["metadata"].get("annotations", {}) if thing["kind"] == "Ingress" else {}
+    return [key for key in notes if key.startswith("nginx.ingress.kubernetes.io/")]
+
+
 def is_host(text: str) -> bool:
     """Whether a rule may have this host: a DNS name, or one whose first label is '*'; no address."""
     name = text.removeprefix("*.")

@@ -13,6 +13,7 @@ from topo import labfile, manifests
 from topo.cluster.errors import InputError
 from topo.cluster.store import Object
 from topo.config import LabConfig
+from topo.ingress_rules import unheeded
 from topo.manifest_rules import is_subdomain
 
 
@@ -86,7 +87,9 @@ def read(paths: Sequence[Path]) -> tuple[LabConfig, tuple[Object, ...], list[str
         ignored += [f"{path}: {field}" for field in found.ignored]
     files += [path for path in paths if path not in labs]
     loaded = manifests.load(files) if files else manifests.Manifests((), ())
-    return config, loaded.objects, ignored + [f"{i.where}: {i.kind} {i.name}" for i in loaded.ignored]
+    ignored += [f"{i.where}: {i.kind} {i.name}" for i in loaded.ignored]
+    ignored += [f"Ingress {o['metadata']['name']}: annotation {key}" for o in loaded.objects for key in unheeded(o)]
+    return config, loaded.objects, ignored
 
 
 def _is_lab_file(path: Path) -> bool:

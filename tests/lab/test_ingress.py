@@ -6,6 +6,7 @@ import base64
 import hashlib
 import importlib.util
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -359,3 +361,30 @@ print(next(s["clusterIP"] for s in json.load(sys.stdin)["services"] if s["name"]
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert '"pod": "frontend-' in done.stdout and '"x-forwarded-proto": "https"' in done.stdout
+
+
+def test_the_documented_example_works(start_lab: StartLab, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "ingress.md").read_text()
+    (tmp_path / "shop.yaml").write_text(next(b for b in blocks(text, "yaml") if "# shop.yaml" in b))
+    lab = start_lab(str(tmp_path / "shop.yaml"))
+    lines = "".join(blocks(text, "")).splitlines()
+    asked = shlex.split(next(line for line in lines if line.startswith("mininetes exec shop")))
+    answer = json.loads(lab.exec("shop", *asked[4:]))
+    assert answer["path"] == "/cart/7" and answer["headers"]["host"] == "shop.example"
+    front = Front(lab)
+    made = "".join(b for b in blocks(text, "") if b.startswith("openssl")).partition("mininetes apply")[0]
+    subprocess.run(["sh", "-ec", made], cwd=tmp_path, check=True, capture_output=True)
+    lab.ask("apply", "-f", str(tmp_path / "shop-tls.yaml"))
+    thing = yaml.safe_load((tmp_path / "shop.yaml").read_text().split("---")[2])
+    thing["spec"]["tls"] = [{"hosts": ["shop.example"], "secretName": "shop-tls"}]
+    front.store([thing])
+    options = ("--cacert", str(tmp_path / "shop.crt"), "--resolve", "shop.example:443:10.96.1.0")
+    lab.eventually(
+        lambda: "/cart/7" in lab.exec("shop", "curl", "-s", *options, "https://shop.example/cart/7", ok=False)
+    )
+    assert "serving" in lab.exec("worker", "sh", "-c", "cat /run/mininetes/ingress-*/controller.log")
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    """The fenced blocks of this kind in a document."""
+    return [part.partition("\n")[2] for part in text.split("```")[1::2] if part.partition("\n")[0] == kind]

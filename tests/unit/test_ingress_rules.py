@@ -14,7 +14,7 @@ from ingress_cases import backend, ingress, rule
 from topo import labfile, manifests
 from topo.addons.ingress.certificate import self_signed
 from topo.cluster.errors import InputError
-from topo.ingress_rules import is_host
+from topo.ingress_rules import is_host, unheeded
 
 PAIR, OTHER = self_signed("x.test", ("x.test",)), self_signed("y.test", ("y.test",))
 Object = dict[str, Any]
@@ -136,6 +136,12 @@ def test_what_implementation_specific_may_have() -> None:
 )
 def test_hosts(host: str, good: bool) -> None:
     assert is_host(host) is good
+
+
+def test_annotations_that_have_no_effect_are_told() -> None:
+    notes = {"nginx.ingress.kubernetes.io/rewrite-target": "/", "example.com/other": "x"}
+    assert unheeded(edited(GOOD, "metadata/annotations", notes)) == ["nginx.ingress.kubernetes.io/rewrite-target"]
+    assert unheeded(GOOD) == []
 
 
 CLASS: Object = {
