@@ -1,0 +1,37 @@
+"""The evaluator agrees with every case of tests/data/policy: Kubernetes' own suite, recipes, pages, a generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import policy_world
+import pytest
+
+from controllers.policy.evaluate import judge
+from scenarios.netpol.cases import Case, World, load
+
+DATA = Path(__file__).parents[1] / "data" / "policy"
+FILES = sorted(DATA.rglob("*.json"))
+CASES = [case for file in FILES for case in load(file)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.file}: {c.name}"[:90])
+def test_the_evaluator_expects_what_the_case_expects(case: Case) -> None:
+    world = World.of(case.cluster)
+    ports = next((p.ports for p in case.cluster.pods.values()), ())
+    for number, step in enumerate(case.steps):
+        world.change(step.raw, ports)
+        cluster = policy_world.cluster(world)
+        ends = {name: policy_world.end(cluster, name) for p in step.scored for name in (p.source, p.target)}
+        differs = {
+            str(probe): judge(cluster, ends[probe.source], ends[probe.target], probe.protocol, probe.port)
+            for probe, allowed in step.scored.items()
+            if judge(cluster, ends[probe.source], ends[probe.target], probe.protocol, probe.port).allowed != allowed
+        }
+        assert not differs, f"step {number + 1}"
+
+
+def test_every_case_scores_something() -> None:
+    assert all(step.scored for case in CASES for step in case.steps)
+    assert len(CASES) == 30 + 60 + 26 + 3 + 48 * 2 + 20 + 15
+    assert sum(len(step.scored) for case in CASES for step in case.steps) > 40_000
