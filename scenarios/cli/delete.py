@@ -11,10 +11,19 @@ from scenarios.lab.socket import ask
 from topo import manifests
 from topo.cluster.errors import InputError
 
-_KINDS = {
-    kind.lower(): kind
-    for kind in ("Namespace", "Node", "Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Service")
-    + ("EndpointSlice",)
+_KINDS = {kind.lower(): kind for kind in manifests.KINDS}
+# As kubectl abbreviates them.
+_SHORT = {
+    "ns": "Namespace",
+    "no": "Node",
+    "po": "Pod",
+    "deploy": "Deployment",
+    "sts": "StatefulSet",
+    "ds": "DaemonSet",
+    "rs": "ReplicaSet",
+    "svc": "Service",
+    "ing": "Ingress",
+    "netpol": "NetworkPolicy",
 }
 
 
@@ -52,7 +61,9 @@ def _pairs(words: list[str]) -> list[tuple[str, str]]:
         raise InputError("delete", "names no object", "KIND NAME, KIND/NAME or -f FILE")
     out = []
     for kind, name in split:
-        known = _KINDS.get(kind.lower()) or _KINDS.get(kind.lower().removesuffix("s"))
+        word = kind.lower()
+        singular = (word, word.removesuffix("s"), word.removesuffix("es"), f"{word.removesuffix('ies')}y")
+        known = _SHORT.get(word) or next((_KINDS[s] for s in singular if s in _KINDS), None)
         if known is None:
             raise InputError(f"delete {kind}", "unknown kind", f"one of: {', '.join(_KINDS)}")
         out.append((known, name))

@@ -41,7 +41,7 @@ def show(status: dict[str, Any], out: Console) -> None:
     for pod in status["pods"]:
         state = pod["phase"] if pod["ready"] or pod["phase"] != "Running" else "Running, not ready"
         pods.add_row(pod["namespace"], pod["name"], pod["node"], pod["ip"], state)
-    services = table("services", "namespace", "name", "type", "cluster IP", "ports", "ready endpoints")
+    services = table("services", "namespace", "name", "type", "cluster IP", "external", "ports", "ready endpoints")
     for service in status["services"]:
         ends = ", ".join(service["endpoints"]) or "none"
         services.add_row(
@@ -49,10 +49,15 @@ def show(status: dict[str, Any], out: Console) -> None:
             service["name"],
             service["type"],
             service["clusterIP"],
+            " ".join(service["external"]),
             " ".join(service["ports"]),
             ends,
         )
-    for one in (nodes, pods, services):
+    ingresses = table("ingresses", "namespace", "name", "class", "hosts", "address")
+    for one in status["ingresses"]:
+        hosts, addresses = " ".join(one["hosts"]), " ".join(one["addresses"])
+        ingresses.add_row(one["namespace"], one["name"], one["class"], hosts, addresses or "served by nobody yet")
+    for one in (nodes, pods, services, ingresses):
         if one.row_count:
             out.print()
             out.print(one)

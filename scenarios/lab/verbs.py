@@ -100,6 +100,7 @@ def status(lab: Lab) -> dict[str, Any]:
         ],
         "pods": [_pod(p) for p in lab.store.list("Pod")],
         "services": [_service(lab, s) for s in lab.store.list("Service")],
+        "ingresses": [_ingress(i) for i in lab.store.list("Ingress")],
         "warnings": [
             f"{e['involvedObject']['kind']} {e['involvedObject']['name']}: {e['message']}"
             for e in lab.store.list("Event")
@@ -144,8 +145,28 @@ def _service(lab: Lab, service: Object) -> dict[str, Any]:
         "name": meta["name"],
         "type": spec.get("type", "ClusterIP"),
         "clusterIP": spec.get("clusterIP", ""),
-        "ports": [f"{p['port']}/{p.get('protocol', 'TCP')}" for p in spec.get("ports") or ()],
+        "external": [i["ip"] for i in service.get("status", {}).get("loadBalancer", {}).get("ingress", ()) if "ip" in i]
+        + list(spec.get("externalIPs", ())),
+        "ports": [_port(p) for p in spec.get("ports") or ()],
         "endpoints": sorted(ready, key=IPv4Address),
+    }
+
+
+def _port(port: Object) -> str:
+    """As kubectl shows it: 80:30080/TCP."""
+    node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
+    return f"{port['port']}{node_port}/{port.get('protocol', 'TCP')}"
+
+
+def _ingress(ingress: Object) -> dict[str, Any]:
+    meta, spec = ingress["metadata"], ingress["spec"]
+    served = ingress.get("status", {}).get("loadBalancer", {}).get("ingress", ())
+    return {
+        "namespace": meta["namespace"],
+        "name": meta["name"],
+        "class": spec.get("ingressClassName", ""),
+        "hosts": [rule.get("host", "*") for rule in spec.get("rules", ())] or ["*"],
+        "addresses": [i.get("ip") or i.get("hostname", "") for i in served],
     }
 
 
