@@ -17,6 +17,7 @@ from topo import admission
 from topo.cluster.errors import InputError
 from topo.cluster.store import CLUSTER_SCOPED, Object, key_of
 from topo.config import NodeConfig
+from topo.control.events import record
 from topo.control.workloads import is_ending, is_ready
 from topo.lab import Lab
 from topo.pods import Sandbox
@@ -48,6 +49,10 @@ def apply_objects(lab: Lab, objects: Sequence[Object]) -> list[dict[str, str]]:
         name = thing["metadata"]["name"]
         if thing["kind"] == "Node" and name not in lab.nodes:
             lab.add_node(NodeConfig(name, labels=thing["metadata"].get("labels") or {}))
+        if thing["kind"] == "Ingress" and not lab.config.ingress and not lab.store.list("IngressClass"):
+            record(
+                lab.store, thing, "NoController", "nothing in this lab serves Ingresses; `up --ingress` starts nginx"
+            )
         done.append({"kind": thing["kind"], "name": name, "outcome": outcome})
     return done
 
