@@ -39,7 +39,10 @@ _DNS_SUBDOMAIN = "at most 253 of a-z, 0-9, '-' and '.', with a letter or digit a
 _PORT_NAME_RULE = "at most 15 of a-z, 0-9 and single '-' between them, with one letter at least (RFC 6335 service name)"
 # Kubernetes, "Object Names and IDs": other kinds take a subdomain.
 _LABEL_KINDS = ("Namespace", "StatefulSet")
-_CLUSTER_KINDS = ("Namespace", "Node", "IngressClass", "IPAddress", "ServiceCIDR")
+_CLUSTER_KINDS = (
+    *("Namespace", "Node", "IngressClass", "IPAddress", "ServiceCIDR"),
+    *("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "GlobalNetworkPolicy"),
+)
 _WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job")
 
 
@@ -173,8 +176,8 @@ def _service_port(path: Path, port: Object, kind: str, named: bool) -> Iterator[
         yield Problem((*path, "name"), "the port has no name", "a name for each of several ports")
     if name and not is_label(name):
         yield Problem((*path, "name"), f"{show(name)} is no port's name", DNS_LABEL)
-    yield from _port((*path, "port"), port["port"])
-    yield from _port((*path, "targetPort"), port["targetPort"], name_allowed=True)
+    yield from port_number((*path, "port"), port["port"])
+    yield from port_number((*path, "targetPort"), port["targetPort"], name_allowed=True)
     yield from _choices(path, port, {"protocol": _PROTOCOLS})
     if number := port.get("nodePort"):
         if kind not in ("NodePort", "LoadBalancer"):
@@ -198,7 +201,7 @@ def _workload(kind: str, spec: Object) -> Iterator[Problem]:
     own = template.get("metadata", {}).get("labels", {})
     yield from labels(("spec", "template", "metadata", "labels"), own)
     selector = spec.get("selector", {})
-    yield from _selector(("spec", "selector"), selector)
+    yield from label_selector(("spec", "selector"), selector)
     if kind != "Job":  # a Job's controller makes selector and labels
         if not any(selector.values()):
             yield Problem(("spec", "selector"), f"the {kind} selects no labels", "matchLabels or matchExpressions")
@@ -253,9 +256,9 @@ def _container(path: Path, container: Object, host_network: bool) -> Iterator[Pr
         at = (*path, "ports", i)
         if port.get("name") and not _PORT_NAME.fullmatch(port["name"]):
             yield Problem((*at, "name"), f"{show(port['name'])} is no port's name", _PORT_NAME_RULE)
-        yield from _port((*at, "containerPort"), port["containerPort"])
+        yield from port_number((*at, "containerPort"), port["containerPort"])
         if port.get("hostPort"):
-            yield from _port((*at, "hostPort"), port["hostPort"])
+            yield from port_number((*at, "hostPort"), port["hostPort"])
             if host_network and port["hostPort"] != port["containerPort"]:
                 yield Problem((*at, "hostPort"), "differs from containerPort on the host's network", "the same")
         if port.get("hostIP"):
@@ -274,7 +277,7 @@ def _probe(path: Path, probe: Object) -> Iterator[Problem]:
         yield Problem(path, f"the probe has {said}", "one of exec, httpGet, tcpSocket and grpc")
     for handler in handlers:
         if handler != "exec":
-            yield from _port((*path, handler, "port"), probe[handler]["port"], name_allowed=handler != "grpc")
+            yield from port_number((*path, handler, "port"), probe[handler]["port"], name_allowed=handler != "grpc")
     if "httpGet" in probe:
         yield from _choices((*path, "httpGet"), probe["httpGet"], {"scheme": ("HTTP", "HTTPS")})
     for name in ("initialDelaySeconds", "periodSeconds", "timeoutSeconds", "successThreshold", "failureThreshold"):
@@ -298,7 +301,7 @@ def _endpoint_slice(thing: Object) -> Iterator[Problem]:
         if port.get("name") and not is_label(port["name"]):
             yield Problem(("ports", i, "name"), f"{show(port['name'])} is no port's name", DNS_LABEL)
         if "port" in port:
-            yield from _port(("ports", i, "port"), port["port"])
+            yield from port_number(("ports", i, "port"), port["port"])
         yield from _choices(("ports", i), port, {"protocol": _PROTOCOLS})
     yield from _unique(("ports",), ports, lambda p: p.get("name", ""), "the name", ("name",))
 
@@ -311,7 +314,8 @@ def _node(spec: Object) -> Iterator[Problem]:
         yield from _choices(("spec", "taints", i), taint, {"effect": _EFFECTS})
 
 
-def _selector(path: Path, selector: Object) -> Iterator[Problem]:
+def label_selector(path: Path, selector: Object) -> Iterator[Problem]:
+    """A label selector: keys, values and operators."""
     yield from labels((*path, "matchLabels"), selector.get("matchLabels", {}))
     for i, term in enumerate(selector.get("matchExpressions", ())):
         at = (*path, "matchExpressions", i)
@@ -356,7 +360,8 @@ def _unique(
             yield Problem((*path, i, *field), f"{what} {show(value)} is taken by {path[-1]}[{first}]", "another one")
 
 
-def _port(path: Path, value: object, name_allowed: bool = False) -> Iterator[Problem]:
+def port_number(path: Path, value: object, name_allowed: bool = False) -> Iterator[Problem]:
+    """A port by number, or by a container port's name."""
     if isinstance(value, str) and name_allowed:
         if not _PORT_NAME.fullmatch(value):
             yield Problem(path, f"{show(value)} is no port's name", f"1 to 65535, or {_PORT_NAME_RULE}")

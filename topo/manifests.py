@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 from referencing import Registry, Resource
 
-from topo import ingress_rules, manifest_rules
+from topo import ingress_rules, manifest_rules, policy_rules, policy_schemas
 from topo.cluster.errors import InputError
 from topo.manifest_rules import Problem
 from topo.yaml_source import Document, Map, Seq, field_path, nearest, read_documents, read_text, show
@@ -34,6 +34,8 @@ KINDS: Mapping[str, str] = {
     "Ingress": "networking.k8s.io/v1",
     "IngressClass": "networking.k8s.io/v1",
     "Secret": "v1",
+    "NetworkPolicy": "networking.k8s.io/v1",
+    **policy_schemas.KINDS,
 }
 _SCHEMAS = "kubernetes-json-schema/v1.37.0-local-strict"
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -178,7 +180,9 @@ def _checked(item: _Item, version: str) -> dict[str, Any]:
     thing.setdefault("metadata", {})
     manifest_rules.fill_defaults(thing)
     ingress_rules.fill_defaults(thing)
-    for problem in itertools.chain(manifest_rules.problems(thing), ingress_rules.problems(thing, item.value)):
+    policy_rules.fill_defaults(thing)
+    rules = manifest_rules.problems(thing), ingress_rules.problems(thing, item.value), policy_rules.problems(thing)
+    for problem in itertools.chain(*rules):
         raise item.error(problem)
     return thing
 
@@ -209,6 +213,9 @@ def _definitions() -> Registry[Any]:
 @functools.cache
 def _validator(kind: str, version: str) -> jsonschema.Draft202012Validator:
     """The official schema's validator; kubernetes_validate.validate() would read its files again for each object."""
+    own = policy_schemas.schema(kind, version)
+    if own is not None:
+        return jsonschema.Draft202012Validator(own, registry=_definitions(), format_checker=_FORMATS)
     group, _, number = version.rpartition("/")
     name = "-".join(part for part in (kind.lower(), group.partition(".")[0], number) if part)
     return jsonschema.Draft202012Validator(_schema(name), registry=_definitions(), format_checker=_FORMATS)

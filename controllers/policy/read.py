@@ -76,7 +76,7 @@ def policy(thing: Object) -> Policy | None:
 
 def _network_policy(thing: Object) -> Policy:
     """networking.k8s.io/v1. Source: API reference, NetworkPolicySpec: what policyTypes is if it is not given."""
-    meta, spec = thing["metadata"], thing["spec"]
+    meta, spec = thing["metadata"], thing.get("spec") or {}
     namespace = meta.get("namespace", "default")
     types = spec.get("policyTypes") or (["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
     return Policy(

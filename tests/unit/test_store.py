@@ -413,3 +413,9 @@ def test_a_reader_sees_every_event_of_concurrent_writers_in_order_of_revision() 
         thread.join()
     assert revisions == list(range(1, 201))
     assert len({p["metadata"]["resourceVersion"] for p in store.list("Pod")}) == 200
+
+
+def test_a_namespace_is_labelled_with_its_name() -> None:
+    store = Store()
+    made = store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n", "labels": {"a": "b"}}})
+    assert made["metadata"]["labels"] == {"a": "b", "kubernetes.io/metadata.name": "n"}

@@ -16,7 +16,10 @@ Object = dict[str, Any]
 Key = tuple[str, str, str]  # kind, namespace ("" where the kind has none), name
 
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
-CLUSTER_SCOPED = frozenset({"Namespace", "Node", "Lab", "FabricSwitch", "Outside", "IngressClass"})
+CLUSTER_SCOPED = frozenset(
+    {"Namespace", "Node", "Lab", "FabricSwitch", "Outside", "IngressClass"}
+    | {"AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "GlobalNetworkPolicy"}
+)
 
 
 class Conflict(Exception):
@@ -104,6 +107,8 @@ class Store:
             meta = new["metadata"]
             if key[1]:
                 meta["namespace"] = key[1]
+            if key[0] == "Namespace":  # Kubernetes, "Namespaces": automatic labelling
+                meta["labels"] = {**(meta.get("labels") or {}), "kubernetes.io/metadata.name": key[2]}
             meta.setdefault("uid", str(uuid.uuid4()))
             meta["creationTimestamp"] = self._clock().isoformat(timespec="seconds").replace("+00:00", "Z")
             return self._put(ADDED, key, new)

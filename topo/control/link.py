@@ -21,7 +21,10 @@ from topo.cluster.store import Store, Watch
 from topo.control.feed import feed
 
 LOG = logging.getLogger("mininetes")
-_KINDS = frozenset({"Lab", "FabricSwitch", "Outside", "Node", "Pod", "Service", "EndpointSlice"})
+_KINDS = frozenset(
+    {"Lab", "FabricSwitch", "Outside", "Node", "Pod", "Service", "EndpointSlice", "Namespace", "NetworkPolicy"}
+    | {"AdminNetworkPolicy", "BaselineAdminNetworkPolicy"}
+)
 _START_TIMEOUT = 30.0
 
 
