@@ -15,17 +15,21 @@ from topo.cluster.wiring import COMMAND
 _TEMPLATED = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job")
 
 
-def check(objects: Iterable[Object], nodes: Iterable[str], services: IPv4Network, taken: Mapping[str, str]) -> None:
+def check(objects: Iterable[Object], nodes: Iterable[str], services: IPv4Network, there: Iterable[Object] = ()) -> None:
     """Raise InputError for the first object the lab cannot take.
 
-    nodes: names of the lab's nodes; taken: ClusterIP -> "namespace/name" of the Services there are.
+    nodes: names of the lab's nodes; services: the Service subnet; there: the Services there are.
     """
     objects = list(objects)
+    new = {_name(thing) for thing in objects if thing["kind"] == "Service"}
+    old = [service for service in there if _name(service) not in new]
+    taken = {s["spec"]["clusterIP"]: _name(s) for s in old if s["spec"].get("clusterIP")}
+    ports = {p["nodePort"]: _name(s) for s in old for p in s["spec"].get("ports", ()) if p.get("nodePort")}
     known = {*nodes, *(o["metadata"]["name"] for o in objects if o["kind"] == "Node")}
-    addresses = dict(taken)
     for thing in objects:
         if thing["kind"] == "Service":
-            _service(thing, services, addresses)
+            _service(thing, services, taken)
+            _node_ports(thing, ports)
         elif thing["kind"] == "Pod":
             _pod(thing, _where(thing), known)
         elif thing["kind"] in _TEMPLATED:
@@ -48,16 +52,29 @@ def check_change(old: Object | None, new: Object) -> None:
         raise InputError(f"{_where(new)}: spec.clusterIP", "cannot be changed", old["spec"]["clusterIP"])
 
 
+def _name(thing: Object) -> str:
+    return f"{thing['metadata'].get('namespace', 'default')}/{thing['metadata']['name']}"
+
+
 def _where(thing: Object) -> str:
-    meta = thing["metadata"]
-    return f"{thing['kind']} {meta.get('namespace', 'default')}/{meta['name']}"
+    return f"{thing['kind']} {_name(thing)}"
+
+
+def _node_ports(service: Object, taken: dict[int, str]) -> None:
+    """Source: Kubernetes' API server, which says "provided port is already allocated"."""
+    for i, port in enumerate(service["spec"].get("ports", ())):
+        number, name = port.get("nodePort"), _name(service)
+        if number and taken.setdefault(number, name) != name:
+            where = f"{_where(service)}: spec.ports[{i}].nodePort"
+            problem = f"{number}: the port is already allocated, to Service {taken[number]}"
+            raise InputError(where, problem, "another port, or none")
 
 
 def _service(service: Object, network: IPv4Network, taken: dict[str, str]) -> None:
     address = service["spec"].get("clusterIP")
     if not address or address == "None":
         return
-    where, name = f"{_where(service)}: spec.clusterIP", _where(service).partition(" ")[2]
+    where, name = f"{_where(service)}: spec.clusterIP", _name(service)
     inside = IPv4Address(address) in network
     if not inside or IPv4Address(address) in (network.network_address, network.broadcast_address):
         raise InputError(where, f"{address} is no address of the Service subnet", f"one of {network}")

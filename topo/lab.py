@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topo import fabric, hosts, links, nodes, outside, shaping
-from topo.cluster.ipam import service_pool
+from topo.cluster.ipam import AddressPool, service_pool
 from topo.cluster.network import PodNetwork
 from topo.cluster.store import NotFound, Object, Store
 from topo.cluster.wiring import GROUP
@@ -68,7 +68,13 @@ class Lab:
         self.api = ApiServer(self.store, run / "api.sock")
         self.controller = Controller(self.store, run, parts.controller)
         self.standin = StandIn()
-        self.loop = ControlLoop(self.store, service_pool(config.service_subnet), random.Random(parts.seed))
+        pool = fabric.load_balancer_pool(config)
+        self.loop = ControlLoop(
+            self.store,
+            service_pool(config.service_subnet),
+            random.Random(parts.seed),
+            AddressPool(pool) if pool else None,
+        )
         self.kubelet = Kubelet(
             self.store,
             self.nodes,

@@ -35,12 +35,7 @@ class Request:
 
 def apply_objects(lab: Lab, objects: Sequence[Object]) -> list[dict[str, str]]:
     """Store objects, all or (if one is refused) none. A Node that is new is built. Raises InputError."""
-    taken = {
-        s["spec"]["clusterIP"]: f"{s['metadata']['namespace']}/{s['metadata']['name']}"
-        for s in lab.store.list("Service")
-        if s["spec"].get("clusterIP") not in (None, "", "None")
-    }
-    admission.check(objects, lab.nodes, lab.config.service_subnet, taken)
+    admission.check(objects, lab.nodes, lab.config.service_subnet, lab.store.list("Service"))
     for thing in objects:
         admission.check_change(lab.store.get(*key_of(thing)), thing)
     done = []

@@ -33,7 +33,8 @@ class Model(RuleBasedStateMachine):
         """Offsets that may be given out, in the order in which they should be."""
         after = range(self.last + 1, self.end)
         before = range(self.first, min(self.last + 1, self.end))
-        return [o for o in (*after, *before) if o not in self.used and o not in self.reserved]
+        band = range(1, min(self.first, self.end))
+        return [o for o in (*after, *before, *band) if o not in self.used and o not in self.reserved]
 
     @rule()
     def take(self) -> None:
@@ -41,7 +42,7 @@ class Model(RuleBasedStateMachine):
         if free:
             assert self.pool.take() == BASE + free[0]
             self.used.add(free[0])
-            self.last = free[0]
+            self.last = max(self.first - 1, free[0])
         else:
             with pytest.raises(Exhausted, match=str(self.network)):
                 self.pool.take()
@@ -158,10 +159,10 @@ def test_a_claimed_address_is_not_taken_and_not_claimed_again_until_it_is_releas
     assert pool.claim(IPv4Address("10.0.0.1"))
 
 
-def test_addresses_before_the_first_are_there_to_be_claimed_only() -> None:
+def test_addresses_before_the_first_are_given_out_last() -> None:
     pool = AddressPool(IPv4Network("10.0.0.0/29"), first=4)
-    assert take_all(pool) == ["10.0.0.4", "10.0.0.5", "10.0.0.6"]
     assert pool.claim(IPv4Address("10.0.0.2"))
+    assert take_all(pool) == ["10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.1", "10.0.0.3"]
 
 
 def test_releasing_a_reserved_address_does_not_free_it() -> None:
@@ -209,6 +210,5 @@ def test_the_api_servers_address_is_neither_given_nor_claimed() -> None:
     assert pool.claim(IPv4Address("10.96.0.10"))  # kube-dns, by convention
 
 
-@pytest.mark.xfail(strict=True, reason="KEP-3070: with the upper band exhausted, automatic ones come from the lower")
 def test_a_small_service_network_gives_every_address_there_is() -> None:
     assert len(take_all(service_pool(IPv4Network("10.96.0.0/26")))) == 64 - 3  # network, broadcast, API server

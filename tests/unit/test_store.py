@@ -235,7 +235,6 @@ def test_an_applied_object_does_not_change_when_the_callers_does() -> None:
     assert new["spec"]["containers"] == [{"name": "c", "image": "new"}]
 
 
-@pytest.mark.xfail(strict=True, reason="labels of the stored object are never removed by apply")
 def test_applying_removes_a_label_that_is_no_longer_given() -> None:
     store = Store()
     thing = pod()
@@ -245,7 +244,6 @@ def test_applying_removes_a_label_that_is_no_longer_given() -> None:
     assert store.apply(thing)[1]["metadata"]["labels"] == {"app": "web"}
 
 
-@pytest.mark.xfail(strict=True, reason='clusterIP: "" asks for any address, and replaces the one that was given')
 def test_applying_an_empty_cluster_ip_keeps_the_address_that_was_allocated() -> None:
     store = Store()
     store.apply(service(clusterIP=""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
+from itertools import chain
 
 
 class Exhausted(Exception):
@@ -31,11 +32,12 @@ class AddressPool:
         Raises Exhausted.
         """
         span = self._end - self._first
-        for step in range(span):
-            offset = self._first + (self._next - self._first + step) % span
+        after = (self._first + (self._next - self._first + step) % span for step in range(span))
+        # The band for chosen ones is used up last (KEP-3070).
+        for offset in chain(after, range(1, min(self._first, self._end))):
             if offset not in self._used and offset not in self._reserved:
                 self._used.add(offset)
-                self._next = offset + 1
+                self._next = max(self._first, offset + 1)
                 return IPv4Address(self._base + offset)
         raise Exhausted(f"{self.network} has no free address: {len(self._used)} in use")
 

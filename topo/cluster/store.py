@@ -14,6 +14,7 @@ from typing import Any
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]  # kind, namespace ("" where the kind has none), name
+Given = dict[str, frozenset[str]]  # "labels" and "annotations" -> keys that an apply gave
 
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 CLUSTER_SCOPED = frozenset(
@@ -81,6 +82,7 @@ class Store:
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._objects: dict[str, dict[Key, Object]] = {}
+        self._given: dict[Key, Given] = {}
         self._watches: list[Watch] = []
         self._lock = threading.RLock()
         self._clock = clock
@@ -135,8 +137,10 @@ class Store:
             key = key_of(thing)
             old = self.get(*key)
             if old is None:
+                self._given[key] = _given(thing)
                 return "created", self.create(thing)
-            new = self.update(*key, change=lambda have: _merge(have, thing))
+            new = self.update(*key, change=lambda have: _merge(have, thing, self._given.get(key, {})))
+            self._given[key] = _given(thing)
             return ("unchanged" if new is old else "configured"), new
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
@@ -145,6 +149,7 @@ class Store:
             thing = self._objects.get(kind, {}).pop((kind, namespace, name), None)
             if thing is None:
                 raise NotFound(f"{kind} {namespace}/{name} is not there")
+            self._given.pop((kind, namespace, name), None)
             self.revision += 1
             self._tell(Event(DELETED, thing, self.revision))
 
@@ -182,18 +187,27 @@ class Store:
             watch.put(event)
 
 
-def _merge(have: Object, want: Object) -> None:
-    """Everything but identity and status comes from `want`; what the cluster filled in itself stays."""
+def _merge(have: Object, want: Object, before: Given) -> None:
+    """Everything but identity and status comes from `want`; what the cluster filled in itself stays.
+
+    before: labels and annotations that the apply before this one gave; those it gives no longer go.
+    """
     for name in set(want) - {"metadata", "status"}:
         if isinstance(want[name], dict) and isinstance(have.get(name), dict):
-            kept = {k: v for k, v in have[name].items() if k in _FILLED_IN and k not in want[name]}
+            kept = {k: v for k, v in have[name].items() if k in _FILLED_IN and not want[name].get(k)}
             have[name] = {**copy.deepcopy(want[name]), **kept}
         else:
             have[name] = copy.deepcopy(want[name])
     for name in ("labels", "annotations"):
-        merged = {**have["metadata"].get(name, {}), **want["metadata"].get(name, {})}
-        if merged:
-            have["metadata"][name] = merged
+        given = want["metadata"].get(name) or {}
+        others = {k: v for k, v in have["metadata"].get(name, {}).items() if k not in before.get(name, ())}
+        have["metadata"][name] = {**others, **given}
+        if not have["metadata"][name]:
+            del have["metadata"][name]
 
 
-_FILLED_IN = frozenset({"clusterIP", "clusterIPs", "podCIDR", "nodeName"})
+def _given(thing: Object) -> Given:
+    return {name: frozenset(thing["metadata"].get(name) or ()) for name in ("labels", "annotations")}
+
+
+_FILLED_IN = frozenset({"healthCheckNodePort", "clusterIP", "clusterIPs", "podCIDR", "nodeName"})

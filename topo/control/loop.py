@@ -8,12 +8,12 @@ import string
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address
 from typing import Any
 
-from topo.cluster.ipam import AddressPool, Exhausted
-from topo.cluster.store import DELETED, Event, Key, NotFound, Object, Store, key_of
+from topo.cluster.ipam import AddressPool
+from topo.cluster.store import CLUSTER_SCOPED, DELETED, Event, Key, NotFound, Object, Store, key_of
 from topo.control import endpoints, scheduler, workloads
+from topo.control.allocation import ServiceAllocator
 from topo.control.events import record
 
 LOG = logging.getLogger("mininetes")
@@ -22,11 +22,17 @@ LOG = logging.getLogger("mininetes")
 class ControlLoop:
     """One thread that reconciles. `rng` names pods, so that a seed gives the same names again."""
 
-    def __init__(self, store: Store, services: AddressPool, rng: random.Random) -> None:
-        self.store, self.services, self.rng = store, services, rng
+    def __init__(
+        self, store: Store, services: AddressPool, rng: random.Random, load_balancers: AddressPool | None = None
+    ) -> None:
+        self.store, self.rng = store, rng
         self._watch = store.watch()[2]
-        self._workloads: set[Key] = set()
-        self._services: set[Key] = set()
+        self._allocator = ServiceAllocator(services, load_balancers)
+        # Dictionaries for sets: what is worth looking at, in the order in which it became so.
+        self._workloads: dict[Key, None] = {}
+        self._services: dict[Key, None] = {}
+        # Services that lack something that another one may give back.
+        self._starved: dict[Key, None] = {}
         self._schedule = False
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
@@ -45,12 +51,14 @@ class ControlLoop:
         """Take these events and do all that follows from the store's present state."""
         for event in batch:
             self._note(event)
-        services, self._services = self._services, set()
-        owners, self._workloads = self._workloads, set()
-        for key in services:
-            self._address(key)
+        services, self._services = self._services, {}
+        owners, self._workloads = self._workloads, {}
+        self._allocate(services)
         for key in owners:
-            self._workload(key)
+            try:
+                self._workload(key)
+            except Exception:  # one that cannot have its pods must not stop the others; its next event tries again
+                LOG.exception("control loop: %s", "/".join(key))
         if self._schedule:
             self._schedule = False
             self._place_pods()
@@ -64,32 +72,36 @@ class ControlLoop:
         """What an event makes worth looking at."""
         thing, kind, gone = event.object, event.object["kind"], event.type == DELETED
         if kind == "Service":
-            self._services.add(key_of(thing))
-            if gone and (address := _cluster_ip(thing)):
-                self.services.release(address)
+            self._services[key_of(thing)] = None
+            if gone:
+                self._allocator.forget(key_of(thing))
+                self._services |= self._starved
+        elif kind == "Namespace" and gone:
+            self._empty(thing["metadata"]["name"])
         elif kind == "Pod":
             namespace = thing["metadata"]["namespace"]
-            self._services |= {key_of(s) for s in self.store.list("Service", namespace) if s["spec"].get("selector")}
+            selecting = (s for s in self.store.list("Service", namespace) if s["spec"].get("selector"))
+            self._services |= dict.fromkeys(key_of(s) for s in selecting)
             self._workloads |= self._owner_keys(thing)
             self._schedule = self._schedule or gone or "nodeName" not in thing["spec"]
         elif kind in workloads.WORKLOADS:
-            self._workloads.add(key_of(thing))
+            self._workloads[key_of(thing)] = None
             self._workloads |= self._owner_keys(thing)
             if gone:
                 self._orphans(thing)
         elif kind == "Node":
             self._schedule = True
-            self._workloads |= {key_of(d) for d in self.store.list("DaemonSet")}
+            self._workloads |= dict.fromkeys(key_of(d) for d in self.store.list("DaemonSet"))
             if gone:
                 self._lost_node(thing["metadata"]["name"])
 
-    def _owner_keys(self, thing: Object) -> set[Key]:
+    def _owner_keys(self, thing: Object) -> dict[Key, None]:
         """Its owners and theirs: a Deployment rolls on when a pod of its ReplicaSet becomes ready."""
-        found: set[Key] = set()
+        found: dict[Key, None] = {}
         for reference in _owners(thing):
             key = reference["kind"], thing["metadata"]["namespace"], reference["name"]
             owner = self.store.get(*key)
-            found |= {key} | (self._owner_keys(owner) if owner else set())
+            found |= {key: None} | (self._owner_keys(owner) if owner else {})
         return found
 
     def _orphans(self, owner: Object) -> None:
@@ -97,6 +109,12 @@ class ControlLoop:
         for kind in ("ReplicaSet", "Pod"):
             for child in workloads.owned(owner, self.store.list(kind, owner["metadata"]["namespace"])):
                 self._remove(child)
+
+    def _empty(self, namespace: str) -> None:
+        """What a deleted Namespace held goes with it (Kubernetes, "Namespaces": deletion)."""
+        for thing in list(self.store):
+            if thing["kind"] not in CLUSTER_SCOPED and thing["metadata"].get("namespace") == namespace:
+                self._remove(thing)
 
     def _lost_node(self, name: str) -> None:
         for pod in self.store.list("Pod"):
@@ -148,22 +166,19 @@ class ControlLoop:
             load[node] += 1
             self.store.update(*key_of(pod), _setter("spec", nodeName=node))
 
-    def _address(self, key: Key) -> None:
-        service = self.store.get(*key)
-        if service is None or service["spec"].get("type") == "ExternalName":
-            return
-        wanted = service["spec"].get("clusterIP")
-        if wanted == "None":
-            return
-        if wanted:
-            self.services.claim(IPv4Address(wanted))
-            return
-        try:
-            address = str(self.services.take())
-        except Exhausted as error:
-            record(self.store, service, "IPAllocationFailed", str(error))
-            return
-        self.store.update(*key, _setter("spec", clusterIP=address, clusterIPs=[address]))
+    def _allocate(self, keys: Iterable[Key]) -> None:
+        """Give Services their addresses and ports: what manifests choose first, for all, and then the rest."""
+        changed = [service for key in keys if (service := self.store.get(*key)) is not None]
+        refused = {key_of(service): self._allocator.claim(service) for service in changed}
+        for service in changed:
+            key = key_of(service)
+            wanted, missing = self._allocator.settle(service)
+            for problem in (*refused[key], *missing):
+                record(self.store, service, "AllocationFailed", problem)
+            self._starved.pop(key, None)
+            if missing:
+                self._starved[key] = None
+            self.store.update(*key, _replace(spec=wanted["spec"], status=wanted.get("status")))
 
     def _endpoints(self, key: Key, pods: list[Object]) -> None:
         service = self.store.get(*key)
@@ -190,10 +205,10 @@ def _setter(part: str, **values: Any) -> Callable[[Object], None]:
     return lambda thing: (thing[part] if part else thing).update(values)
 
 
+def _replace(**parts: Any) -> Callable[[Object], None]:
+    """An edit that puts these parts in the place of an object's own; None leaves what there is."""
+    return lambda thing: thing.update({name: part for name, part in parts.items() if part is not None})
+
+
 def _owners(thing: Object) -> list[Object]:
     return [r for r in thing["metadata"].get("ownerReferences", ()) if r["kind"] in workloads.WORKLOADS]
-
-
-def _cluster_ip(service: Object) -> IPv4Address | None:
-    address = service["spec"].get("clusterIP")
-    return IPv4Address(address) if address and address != "None" else None
