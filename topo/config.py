@@ -57,6 +57,8 @@ class LabConfig:
     honour_initial_delay: wait a probe's initialDelaySeconds for stand-in containers too
       (they are ready at once, so by default their first probe runs at once).
     ingress: run an Ingress controller from the start; else one runs only if the manifests have an Ingress for it.
+    dns: run the cluster's DNS, at the tenth address of service_subnet.
+    dns_upstream: ADDRESS[:PORT] of the resolver asked for names outside the cluster; "" for the machine `client`.
     """
 
     nodes: tuple[NodeConfig, ...]
@@ -73,3 +75,5 @@ class LabConfig:
     honour_initial_delay: bool = False
     load_balancer_pool: IPv4Network | None = None
     ingress: bool = False
+    dns: bool = True
+    dns_upstream: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from topo import fabric, manifest_rules
 from topo.cluster.errors import InputError
@@ -43,11 +43,23 @@ def problems(config: LabConfig) -> Iterator[Problem]:
         if not name:
             yield Problem(path, "the name is empty", "a name")
     yield from _subnets(config)
+    if config.dns_upstream and not _is_resolver(config.dns_upstream):
+        said = f"{show(config.dns_upstream)} is no resolver's address"
+        yield Problem(("mininetes", "dnsUpstream"), said, "ADDRESS or ADDRESS:PORT, as 172.18.0.1:53")
     sizes = list(_sizes(config.fabric))
     yield from sizes
     if not sizes:  # else the switches cannot be named
         yield from _nodes(config)
         yield from _links(config)
+
+
+def _is_resolver(text: str) -> bool:
+    address, colon, port = text.partition(":")
+    try:
+        IPv4Address(address)
+    except ValueError:
+        return False
+    return not colon or (port.isdecimal() and 0 < int(port) < 65536)
 
 
 def _nodes(config: LabConfig) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mininet.net import Mininet
 
-from topo import hosts, pods
+from topo import capsule, hosts, pod_files, pods
 from topo.cluster import wiring
 from topo.cluster.ipam import AddressPool, Exhausted
 from topo.cluster.network import PodNetwork
@@ -75,6 +75,7 @@ class Kubelet:
         self.programs: dict[str, list[subprocess.Popen[Any]]] = {}
         self._pools: dict[str, AddressPool] = {}
         self._prober = Prober(self._verdict)
+        self._files = pod_files.Placer(capsule.RUN)
         self._uids: dict[str, str] = {}
         # Pods that found no free address, tried again when one of their node's goes.
         self._starved: dict[str, set[str]] = {}
@@ -153,7 +154,7 @@ class Kubelet:
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         key = f"{namespace}/{name}"
         if pod["spec"].get("hostNetwork"):
-            sandbox = pods.share_node(key, node)
+            sandbox = pods.share_node(key, name, node, pod_files.needs_own(pod))
         else:
             pool = self._pools.setdefault(node.name, AddressPool(node.pod_cidr, [node.gateway_ip]))
             try:
@@ -165,6 +166,9 @@ class Kubelet:
             sandbox = pods.make(key, name, node, ip, self.network, self.checksums)
             hosts.add(self.mininet, sandbox.host)
             hosts.add_link(self.mininet, sandbox.host, "eth0", node.machine.host, sandbox.interface, str(ip))
+        if sandbox.host is not node.machine.host:
+            dns = self.store.get("Service", *pod_files.DNS_SERVICE)
+            self._files.put(sandbox.pid, pod_files.files(pod, str(sandbox.ip), dns))
         self.sandboxes[key] = sandbox
         self._uids[key] = pod["metadata"]["uid"]
         return sandbox
@@ -212,6 +216,8 @@ class Kubelet:
             if sandbox.port:
                 hosts.remove(self.mininet, sandbox.host)
                 self._release(node.name, sandbox.ip)
+            elif sandbox.host is not node.machine.host:  # mounts of its own
+                sandbox.host.end()
 
     def _release(self, node: str, address: IPv4Address) -> None:
         pool = self._pools.get(node)

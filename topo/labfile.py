@@ -20,7 +20,7 @@ KIND, API_VERSION = "Cluster", "kind.x-k8s.io/v1alpha4"
 ROLES = ("control-plane", "worker")
 _TOP = ("kind", "apiVersion", "name", "nodes", "networking", "mininetes")
 _ADDRESSES = ("nodeSubnet", "nodeCIDRBits", "loadBalancerPool")
-_OWN = ("cni", "proxy", "fabric", *_ADDRESSES, "honourInitialDelay", "ingress", "manifests")
+_OWN = ("cni", "proxy", "fabric", *_ADDRESSES, "honourInitialDelay", "ingress", "dns", "dnsUpstream", "manifests")
 # What kind's v1alpha4 has beyond what a lab heeds (kind, pkg/apis/config/v1alpha4/types.go).
 _PATCHES = ("kubeadmConfigPatches", "kubeadmConfigPatchesJSON6902")
 _IGNORED_TOP = (
@@ -123,6 +123,8 @@ class _Reader:
             ("nodeCIDRBits", "node_cidr_bits", self.integer),
             ("honourInitialDelay", "honour_initial_delay", self.boolean),
             ("ingress", "ingress", self.ingress),
+            ("dns", "dns", self.boolean),
+            ("dnsUpstream", "dns_upstream", self.text),
         ):
             if key in own:
                 values[name] = read((*path, key), own[key])

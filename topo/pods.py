@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -33,6 +34,24 @@ class Sandbox:
         return int(self.host.pid)
 
 
+class HostNetwork(Host):
+    """The network namespace of a node, with mounts of its own."""
+
+    def __init__(self, name: str, node_pid: int) -> None:
+        self._node_pid = node_pid
+        super().__init__(name)
+
+    def startShell(self, mnopts: str | None = None) -> None:
+        """As a Host's, with unshare(1) in place of mnexec -n, which would make a network namespace too."""
+        own = ["unshare", "--mount", "sh", "-c", "echo; exec sleep infinity"]
+        command = ["mnexec", "-d", "-a", str(self._node_pid), *own]
+        self.holder = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        assert self.holder.stdout is not None
+        self.holder.stdout.readline()
+        self.holder.stdout.close()
+        self.pid = self.holder.pid
+
+
 def interface_name(key: str) -> str:
     """The node's end of the pod's veth: at most 15 characters (IFNAMSIZ), the same for the same pod."""
     return f"veth{crc32(key.encode()):08x}"
@@ -57,9 +76,10 @@ def make(key: str, name: str, node: Node, ip: IPv4Address, network: PodNetwork, 
     return Sandbox(key, host, node, ip, mac, node.take_port(), interface)
 
 
-def share_node(key: str, node: Node) -> Sandbox:
-    """A pod on the host's network: it has the node's namespaces and address."""
-    return Sandbox(key, node.machine.host, node, node.ip, mac_of(node.ip), 0, "")
+def share_node(key: str, name: str, node: Node, own_files: bool) -> Sandbox:
+    """A pod on the host's network: it has the node's address and namespaces, except its mounts if it has own files."""
+    host = HostNetwork(name, node.machine.pid) if own_files else node.machine.host
+    return Sandbox(key, host, node, node.ip, mac_of(node.ip), 0, "")
 
 
 def attach(node: Node, sandboxes: Sequence[Sandbox]) -> None:

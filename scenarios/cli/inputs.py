@@ -27,6 +27,7 @@ def build_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--proxy", metavar="MODE", help="Service implementation (`mininetes list` names them)")
     parser.add_argument("--ingress", action="store_true", help="an Ingress controller (nginx), manifests or not")
+    parser.add_argument("--no-dns", action="store_true", help="without the cluster's DNS (two pods, a Service)")
     parser.add_argument(
         "--datapath", choices=("auto", "netdev", "system"), default="auto", help="Open vSwitch in userspace or kernel"
     )
@@ -62,7 +63,7 @@ def configure(arguments: Namespace, config: LabConfig) -> LabConfig:
             raise InputError(f"--cni-option {text}", "has no '='", "KEY=VALUE")
         options[key] = int(value) if value.isdigit() else value
     config = replace(config, cni_options=options, proxy_mode=arguments.proxy or config.proxy_mode, name=arguments.lab)
-    config = replace(config, ingress=config.ingress or arguments.ingress)
+    config = replace(config, ingress=config.ingress or arguments.ingress, dns=config.dns and not arguments.no_dns)
     if not is_subdomain(arguments.lab):
         raise InputError(f"--lab {arguments.lab}", "is no lab's name", "a-z, 0-9, '-' and '.', as dev-1")
     labfile.validate(config)

@@ -13,6 +13,7 @@ from controllers.cni import Traits
 from controllers.flow.tables import PIPELINES
 from controllers.registry import choose, discover
 from topo import fabric, platform
+from topo.addons.dns import objects as cluster_dns
 from topo.addons.ingress import objects as ingress_controller
 from topo.cluster.errors import InputError, PlatformError
 from topo.cluster.store import Object
@@ -87,6 +88,14 @@ def _traits(traits: Traits) -> str:
     said += [f"policy {' and '.join(traits.policy) or 'none'}"]
     said += [f"encryption {' or '.join(traits.encryption)}"] if traits.encryption else []
     return "; ".join(said + ([f"needs {traits.needs}"] if traits.needs else []))
+
+
+def dns(config: LabConfig, objects: Sequence[Object]) -> list[Object]:
+    """The cluster DNS' objects, less those that these bring themselves; none if the lab is to have no DNS."""
+    if not config.dns:
+        return []
+    upstream = config.dns_upstream or str(fabric.client_address(config))
+    return cluster_dns.missing(objects, config.service_subnet, upstream)
 
 
 def names(plugins: Sequence[Path]) -> dict[str, dict[str, str]]:

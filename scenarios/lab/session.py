@@ -42,8 +42,8 @@ def plan(config: LabConfig, choices: assemble.Choices, objects: Sequence[Object]
     """
     platform.require()
     parts = assemble.parts(config, choices)
-    objects = [*assemble.ingress(config, objects), *objects]
-    admission.check(objects, [n.name for n in config.nodes], config.service_subnet, {})
+    objects = [*assemble.dns(config, objects), *assemble.ingress(config, objects), *objects]
+    admission.check(objects, [n.name for n in config.nodes], config.service_subnet)
     return Plan(config, parts, tuple(objects), labsocket.listen(config.name))
 
 
