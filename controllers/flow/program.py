@@ -9,7 +9,7 @@ from pathlib import Path
 from zlib import crc32
 
 from controllers.flow import fields as f
-from controllers.flow.actions import Action, Copy, Ct, Goto, Learn, Multipath, OutputField, Resubmit, Set
+from controllers.flow.actions import Action, Conjunction, Copy, Ct, Goto, Learn, Multipath, OutputField, Resubmit, Set
 from controllers.flow.tables import Table, further
 
 # (field, value, mask or None for exact)
@@ -80,7 +80,8 @@ class Group:
     """A select group: one bucket per connection, chosen by a hash.
 
     source_only: by the highest of the buckets' hashes with the source address (rendezvous hashing: a bucket that goes
-    moves only its own sources); else by a hash of addresses and ports, the same for equal ones.
+    moves only its own sources); else by a hash of addresses and ports, the same for equal ones, in as many slots as
+    the sum of weights over the least weight, or 16 (ovs-ofctl(8), "dp_hash": at most 256).
     """
 
     id: int
@@ -229,7 +230,7 @@ def _item(field: f.Field, raw: int | str | tuple[int, int]) -> MatchItem:
 
 
 _FIELDS: tuple[f.Field, ...] = (
-    (f.ETH_TYPE, f.IP_PROTO, f.CT_STATE, f.CT_MARK)
+    (f.ETH_TYPE, f.IP_PROTO, f.CT_STATE, f.CT_MARK, f.CONJ_ID)
     + f.REGISTERS
     + (f.IN_PORT, f.ETH_SRC, f.ETH_DST, f.ARP_OP, f.ARP_SPA, f.ARP_TPA, f.ARP_SHA, f.ARP_THA, f.IP_SRC, f.IP_DST)
     + (f.ICMP_TYPE, f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST, f.SCTP_SRC, f.SCTP_DST, f.TUN_DST, f.TUN_ID)
@@ -299,6 +300,10 @@ def _check(flow: Flow) -> None:
     for action in flow.actions:
         if isinstance(action, Set | Learn) and not 0 <= action.value < 1 << action.target.bits:
             raise BadFlow(f"{flow.source}: {action} does not fit {action.target.bits} bits")
+    if any(isinstance(a, Conjunction) for a in flow.actions) and not all(
+        isinstance(a, Conjunction) for a in flow.actions
+    ):
+        raise BadFlow(f"{flow.source}: conjunction goes with no other action: {flow.text()}")
     if any(isinstance(a, Goto) for a in flow.actions[:-1]):
         raise BadFlow(f"{flow.source}: goto_table must come last: {flow.text()}")
 

@@ -45,20 +45,37 @@ def remembered(w: Writer, chosen: EndpointSet, numbered: dict[Endpoint, int]) ->
 
 
 def by_group(w: Writer, chosen: EndpointSet, source_only: bool = False) -> tuple[Action, ...]:
-    """The switch's own choice among the buckets of a group."""
-    numbered = numbers(chosen.endpoints)
-    weights = {e: e.weight if source_only else 1 for e in numbered}
-    if not chosen.port.affinity:
-        buckets = [Bucket((to(e),), weights[e], number=n if source_only else None) for e, n in numbered.items()]
-        w.group(chosen.number, buckets, source_only)
-        return (ToGroup(chosen.number),)
-    buckets = [
-        Bucket((Set(f.ENDPOINT, n), Resubmit(t.ENDPOINT_DNAT)), weights[e], number=n if source_only else None)
-        for e, n in numbered.items()
-    ]
+    """The switch's own choice among the buckets of a group: even, or by weight and source address alone."""
+    numbered, has_memory = numbers(chosen.endpoints), bool(chosen.port.affinity)
+    ways: dict[Endpoint, tuple[Action, ...]] = {
+        e: (Set(f.ENDPOINT, n), Resubmit(t.ENDPOINT_DNAT)) if has_memory else (to(e),) for e, n in numbered.items()
+    }
+    if source_only:
+        buckets = [Bucket(way, e.weight, number=numbered[e]) for e, way in ways.items()]
+    else:
+        buckets = _even(list(ways.values()))
     w.group(chosen.number, buckets, source_only)
+    if not has_memory:
+        return (ToGroup(chosen.number),)
     w.flow(t.ENDPOINT_CHOICE, t.NORMAL, match("ip", Service=chosen.number, Endpoint=0), ToGroup(chosen.number))
     return (*remembered(w, chosen, numbered), Goto(t.ENDPOINT_CHOICE))
+
+
+def _even(ways: list[tuple[Action, ...]]) -> list[Bucket]:
+    """A bucket for each, so weighted that the switch deals its hashes out evenly.
+
+    It makes as many slots as the weights' sum over the least of them, and gives each bucket whole slots; of the 16 it
+    makes for three equal buckets one gets six. One more bucket of weight 1 asks for all the slots there are.
+    """
+    share = _SLOTS // len(ways)
+    if len(ways) == 1 or share < 2:
+        return [Bucket(way) for way in ways]
+    first, *rest = ways
+    return [Bucket(first, share - 1), *(Bucket(way, share) for way in rest), Bucket(first, 1)]
+
+
+# The most that Open vSwitch makes (ofproto-dpif, MAX_SELECT_GROUP_HASH_VALUES).
+_SLOTS = 256
 
 
 def by_index(
