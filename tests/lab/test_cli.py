@@ -137,7 +137,7 @@ def test_a_running_lab_refuses_in_one_line_too_and_goes_on(lab: RunningLab, tmp_
     file = tmp_path / "changed.yaml"
     file.write_text(changed)
     assert "cannot be changed" in lab.ask("apply", "-f", str(file), ok=False).stderr
-    assert len(lab.status()["pods"]) == 6
+    assert len(lab.status()["pods"]) == 8  # the two of the DNS too
 
 
 def test_data_for_programs(lab: RunningLab) -> None:
@@ -162,7 +162,7 @@ def test_another_user_is_not_heard(lab: RunningLab) -> None:
     command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert "belongs to another user" in done.stdout
-    assert len(lab.status()["pods"]) == 6
+    assert len(lab.status()["pods"]) == 8  # the two of the DNS too
 
 
 def test_a_lab_is_down_in_no_time(lab: RunningLab) -> None:

@@ -32,7 +32,7 @@ print(made, lost)
 
 @pytest.fixture(scope="module", params=CNIS)
 def lab(request: pytest.FixtureRequest, start_lab: StartLab) -> RunningLab:
-    return start_lab("--cni", request.param, str(MANIFESTS / "guestbook.yaml"))
+    return start_lab("--no-dns", "--cni", request.param, str(MANIFESTS / "guestbook.yaml"))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ COMMANDS = "control-plane ping -c1 -W2 worker\nnet\nexit\n"
 def lab(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
     file = tmp_path_factory.mktemp("lab") / "lab.yaml"
     file.write_text(LAB)
-    return start_lab(str(file), str(MANIFESTS / "guestbook.yaml"))
+    return start_lab("--no-dns", str(file), str(MANIFESTS / "guestbook.yaml"))
 
 
 def bandwidth(lab: RunningLab, client: str, server: str, address: str) -> float:
