@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 from conftest import RunningLab, StartLab
+from test_rootless import OPEN_TUN, PYTHON, Run, as_nobody
+
+__all__ = ["as_nobody"]  # a fixture
 
 # Asks one question with dnspython in a pod: SERVER NAME TYPE [tcp|udp]. Prints rcode, flags, records, milliseconds.
 ASK = """
@@ -273,3 +276,22 @@ def test_a_lab_without_dns_keeps_this_machines_file(start_lab: StartLab, tmp_pat
     lab = start_lab("--no-dns", "--nodes", "2", str(tmp_path / "app.yaml"))
     assert lab.exec("shop/box", "cat", "/etc/resolv.conf") == Path("/etc/resolv.conf").read_text()
     assert not any(s["name"] == "kube-dns" for s in lab.status()["services"])
+
+
+def test_an_ordinary_user_has_it_too_where_resolv_conf_is_a_link_that_leads_nowhere(as_nobody: Run) -> None:
+    """As on machines with systemd-resolved, whose /etc/resolv.conf leads into /run, which a lab does not share."""
+    made = """
+        mkdir etc; cp -a /etc/. etc; rm etc/resolv.conf
+        ln -s ../run/systemd/resolve/stub-resolv.conf etc/resolv.conf; mount --bind etc /etc
+    """
+    done = as_nobody(
+        OPEN_TUN + made,
+        f"""
+        m="{PYTHON} -m scenarios"
+        $m up --detach --lab mine --nodes 2 scenarios/data/manifests/guestbook.yaml
+        $m exec --lab mine redis-master -- cat /etc/resolv.conf
+        $m exec --lab mine redis-master -- curl -sS -m 5 http://frontend
+        $m down --lab mine
+        """,
+    )
+    assert "nameserver 10.96.0.10" in done.stdout and '"pod": "frontend-' in done.stdout, done.stderr + done.stdout
