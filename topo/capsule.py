@@ -6,16 +6,21 @@
 
 Killing any of the three with SIGKILL leaves nothing: the caller's death reaches init by the parent-death signal, the
 lab's death ends init, and namespaces, interfaces and the private /run go with the last process.
+
+A terminal sends its signals to all three, and so does killpg(2); a supervisor signals the caller alone. The lab shall
+hear each once, so the caller passes signals on as others (_PASSED_ON), and init compares: what it got itself too, the
+lab got as well.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -42,17 +47,33 @@ def run(main: Callable[[], int]) -> int:
             system.unshare(flags)
     except OSError as error:
         raise _refused(error) from error
+    _flush()  # else each process that is forked would print what waits
     # Blocked until the handlers stand: a signal in between must not be lost or kill init's parent alone.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+    # Init sees the caller's end as its own; it cannot ask for its parent, who is outside its process namespace.
+    alive, life = os.pipe()
     init = os.fork()
     if init == 0:
+        os.close(life)
         system.die_with_parent(signal.SIGKILL)
+        if select.select([alive], [], [], 0)[0]:  # the caller died before that was asked for
+            os._exit(1)
+        os.close(alive)
         _init(main)
-    _forward_to(init)
-    return _exit_status(_wait(init))
+    os.close(alive)
+    _handle(_FORWARDED, lambda number: _send(init, _PASSED_ON[number]))
+    try:
+        return _exit_status(_wait(init))
+    finally:
+        os.close(life)
 
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# As what the caller passes each on to init, which must tell it from one of its own.
+_PASSED_ON = {number: signal.SIGRTMIN + 8 + i for i, number in enumerate(_FORWARDED)}
+_ALL = (*_FORWARDED, *_PASSED_ON.values())
+# How long init waits for the caller to pass on what it got itself, before it takes the signal for its own alone (s).
+_PATIENCE = 0.3
 
 
 def _map_to_root(uid: int, gid: int) -> None:
@@ -80,10 +101,10 @@ def _init(main: Callable[[], int]) -> None:
         lab = os.fork()
         if lab == 0:
             system.die_with_parent(signal.SIGKILL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
             status = main()
         else:
-            _forward_to(lab)
+            _pass_on_to(lab)
             status = _exit_status(_wait(lab))
     except PlatformError as error:
         print(f"mininetes: {error}", file=sys.stderr)
@@ -93,9 +114,15 @@ def _init(main: Callable[[], int]) -> None:
     except BaseException:  # a forked process must not fall back into its parent's code
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         os._exit(status)
+
+
+def _flush() -> None:
+    """Print what waits. Nobody may be left to read it, which must not keep a process from ending."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
 
 
 def _private_mounts() -> None:
@@ -112,14 +139,43 @@ def _private_mounts() -> None:
     RUN.mkdir()
 
 
-def _forward_to(pid: int) -> None:
-    def forward(number: int, _: FrameType | None) -> None:
-        with suppress(ProcessLookupError):  # it has just ended by itself
-            os.kill(pid, number)
+def _handle(numbers: Iterable[int], act: Callable[[int], None]) -> None:
+    def handler(number: int, _: FrameType | None) -> None:
+        act(number)
 
-    for number in _FORWARDED:
-        signal.signal(number, forward)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+    for number in numbers:
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+def _pass_on_to(lab: int) -> None:
+    """Init's part: the lab gets what was sent to the caller alone or to init alone, not what went to all three."""
+    own: set[int] = set()
+
+    def heard_itself(number: int) -> None:
+        own.add(number)
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+
+    def was_passed_on(number: int) -> None:
+        original = next(n for n, other in _PASSED_ON.items() if other == number)
+        if original in own:
+            own.discard(original)  # sent to all three
+        else:
+            _send(lab, original)
+
+    def nobody_passed_on(_: int) -> None:
+        while own:
+            _send(lab, own.pop())
+
+    _handle([signal.SIGALRM], nobody_passed_on)
+    # What went to all three has reached init before the caller can pass it on, so own signals are handled first.
+    _handle(_FORWARDED, heard_itself)
+    _handle(_PASSED_ON.values(), was_passed_on)
+
+
+def _send(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it has just ended by itself
+        os.kill(pid, number)
 
 
 def _wait(wanted: int) -> int:

@@ -436,7 +436,6 @@ def test_a_signal_after_the_lab_has_ended_is_no_error(start: Start) -> None:
     assert start(script).finish() == (4, "")
 
 
-@pytest.mark.xfail(strict=True, reason="a terminal's signal goes to all three processes, and two of them pass it on")
 def test_ctrl_c_in_a_terminal_reaches_the_lab_once(start: Start) -> None:
     script = """
     def main():
@@ -455,7 +454,6 @@ def test_ctrl_c_in_a_terminal_reaches_the_lab_once(start: Start) -> None:
     assert one.line() == "1"
 
 
-@pytest.mark.xfail(strict=True, reason="nobody looks whether the caller lived until init asked for its death's signal")
 def test_a_caller_killed_just_after_the_fork_leaves_no_process(start: Start) -> None:
     script = """
     from topo import system
@@ -478,7 +476,6 @@ def test_a_caller_killed_just_after_the_fork_leaves_no_process(start: Start) -> 
 # Output and refusals
 
 
-@pytest.mark.xfail(strict=True, reason="each process that is forked takes what waits in the buffer along")
 def test_what_was_printed_before_is_printed_once(start: Start) -> None:
     script = """
     sys.stdout = os.fdopen(1, "w", buffering=8192)
@@ -488,7 +485,6 @@ def test_what_was_printed_before_is_printed_once(start: Start) -> None:
     assert start(script).finish() == (0, "before\n")
 
 
-@pytest.mark.xfail(strict=True, reason="an error in the last flush leaves the forked process in its parent's code")
 def test_a_lab_whose_output_nobody_reads_any_more_does_not_run_the_callers_code(start: Start) -> None:
     script = """
     reads, writes = os.pipe()
