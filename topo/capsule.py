@@ -70,7 +70,7 @@ def run(main: Callable[[], int]) -> int:
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # As what the caller passes each on to init, which must tell it from one of its own.
-_PASSED_ON = {number: signal.SIGRTMIN + 8 + i for i, number in enumerate(_FORWARDED)}
+_PASSED_ON: dict[int, int] = {number: signal.SIGRTMIN + 8 + i for i, number in enumerate(_FORWARDED)}
 _ALL = (*_FORWARDED, *_PASSED_ON.values())
 # How long init waits for the caller to pass on what it got itself, before it takes the signal for its own alone (s).
 _PATIENCE = 0.3
