@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,9 @@ class Channel(app_manager.RyuApp):
     @staticmethod
     def _serve(name: tuple[str, str], sock: Any) -> None:
         # Ryu keeps the address with the datapath; ours is the bridge's name.
-        datapath = controller.Datapath(UnixStream(sock), name)
         try:
-            datapath.serve()
+            # Closing it is what tells everybody that the switch is gone.
+            with closing(controller.Datapath(UnixStream(sock), name)) as datapath:
+                datapath.serve()
         except Exception:  # as Ryu's own datapath_connection_factory does: one bad switch must not end the others
             LOG.exception("connection to %s/%s ended badly", *name)

@@ -248,6 +248,8 @@ class BridgeSync:
         self._xid = self._xid % 0x7FFFFFFF + 1
         done = self._replies[self._xid] = hub.Event()
         try:
+            if self._datapath is not datapath:  # it went before there was anything to give up
+                return False
             datapath.send(request(self._xid))
             done.wait()
         finally:

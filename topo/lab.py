@@ -39,12 +39,14 @@ Progress = Callable[[str], None]
 class Parts:
     """What the caller, who knows the controllers, hands to the lab.
 
-    controller: argument vector of the controller process; confirms: whether it confirms flows (a user's own may not).
+    controller, agent: argument vectors of their processes; confirms: whether the controller confirms flows (a user's
+    own may not).
     tables: names of OpenFlow tables by bridge. datapath: "netdev" or "system".
     """
 
     network: PodNetwork
     controller: Sequence[str]
+    agent: Sequence[str]
     confirms: bool
     tables: Tables
     datapath: str
@@ -67,6 +69,7 @@ class Lab:
         self.outside: dict[str, hosts.Host] = {}
         self.api = ApiServer(self.store, run / "api.sock")
         self.controller = Controller(self.store, run, parts.controller)
+        self.agent = Controller(self.store, run, parts.agent, "agent")
         self.standin = StandIn()
         pool = fabric.load_balancer_pool(config)
         self.loop = ControlLoop(
@@ -94,6 +97,7 @@ class Lab:
         """Build everything; returns when switches forward and the control plane runs. Pods follow as the store asks."""
         progress("fabric and nodes")
         self.controller.start()  # first, for it takes longest
+        self.agent.start()
         self.store.create(self._lab_object())
         for switch in fabric.switches(self.config.fabric):
             host = hosts.Host(switch.name)
@@ -186,12 +190,24 @@ class Lab:
 
     def confirm(self, timeout: float = 30.0) -> None:
         """Until every bridge holds the flows of the store as it is now. Raises NotReady."""
-        if not self.parts.confirms:
-            return
+        revision = self.store.revision
         try:
-            self.controller.wait_synced(self.bridges(), self.store.revision, timeout)
+            self._agent_synced(revision, timeout)
+            if self.parts.confirms:
+                self.controller.wait_synced(self.bridges(), revision, timeout)
         except ControllerGone as error:
             raise NotReady(str(error)) from error
+
+    def _agent_synced(self, revision: int, timeout: float) -> None:
+        """Wait for the agent, also through its death and new start. Raises ControllerGone."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return self.agent.wait_synced([(name, "agent") for name in self.nodes], revision, timeout)
+            except ControllerGone:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_NODE_PERIOD)
 
     def _connected(self, names: set[str], revision: int) -> None:
         """For the kubelet. A controller that is down delays readiness, as a CNI's that is down does."""
@@ -328,10 +344,16 @@ class Lab:
             self.store.update("Node", "", name, lambda thing: thing["status"]["conditions"][0].update(words))
 
     def _watch_nodes(self) -> None:
-        """A node whose switch died is not ready (its routes are withdrawn, nothing new runs there) until it is back."""
+        """A node whose switch died is not ready (its routes are withdrawn, nothing new runs there) until it is back.
+
+        An agent that died is started again: what it made stands meanwhile, and it makes the rest anew.
+        """
         up = dict.fromkeys(self.nodes, True)
         while True:
             time.sleep(_NODE_PERIOD)
+            if self.agent.process is not None and self.agent.process.poll() is not None:
+                LOG.warning("the agent ended and is started again: %s", self.agent.last_words())
+                self.agent.start()
             for name, node in list(self.nodes.items()):
                 alive = node.machine.switch.is_running()
                 if alive != up.get(name, True):

@@ -101,7 +101,7 @@ def node_object(node: Node) -> Object:
     labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", **node.config.labels}
     if node.config.role == "control-plane":
         labels["node-role.kubernetes.io/control-plane"] = ""
-    notes = {wiring.MAC: mac_of(node.ip), wiring.GATEWAY_MAC: node.gateway_mac}
+    notes = {wiring.MAC: mac_of(node.ip), wiring.GATEWAY_MAC: node.gateway_mac, wiring.PID: str(node.machine.pid)}
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -157,6 +157,7 @@ def configure_stack(node: Node, config: LabConfig, network: PodNetwork, mtu: int
     own = str(node.gateway_ip)
     pool = load_balancer_pool(config)
     routes = [(str(net), "", own) for net in (config.pod_subnet, config.service_subnet, pool) if net]
+    routes += [(f"{address}/32", "", own) for address in (wiring.HAIRPIN_IP, wiring.NODEPORT_IP)]
     links.configure(pid, "gw0", f"{own}/32", routes, mtu=network.mtu)
     machine.host.run("nft", "-f", "-", text=_rules(config))
 
@@ -203,8 +204,14 @@ def _rules(config: LabConfig) -> str:
         type filter hook input priority 0;
         iifname "gw0" ether saddr {wiring.REJECT_MAC} jump refuse
       }}
+      set nodeports {{ type inet_proto . inet_service; }}
+      chain output {{
+        type nat hook output priority -100;
+        fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport @nodeports dnat to {wiring.NODEPORT_IP}
+      }}
       chain postrouting {{
         type nat hook postrouting priority 100;
+        ip saddr {wiring.HAIRPIN_IP} oifname "br-ex" masquerade
         ip saddr {pods} ip daddr != {pods} ip daddr != {services} oifname "br-ex" masquerade
       }}
     }}

@@ -45,14 +45,16 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
     for app in choices.controllers:
         if app != OURS and not Path(app).is_file():
             raise InputError(f"--controller {app}", "no such file", f"{OURS!r} or a file with a Ryu application")
-    command = [sys.executable, "-m", "controllers"]
+    command, agent = [sys.executable, "-m", "controllers"], [sys.executable, "-m", "controllers.agent"]
     for app in choices.controllers:
         command += ["--controller", app if app == OURS else str(Path(app).resolve())]
     for folder in choices.plugins:
         command += ["--plugins", str(folder.resolve())]
+        agent += ["--plugins", str(folder.resolve())]
     return Parts(
         network=cni.plan(fabric.mtu(config.fabric), config.cni_options),
         controller=command,
+        agent=agent,
         confirms=OURS in choices.controllers,
         tables={bridge: tuple((t.number, t.name) for t in tables) for bridge, tables in PIPELINES.items()},
         datapath=platform.choose_datapath(choices.datapath),

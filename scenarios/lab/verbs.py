@@ -114,7 +114,7 @@ def status(lab: Lab) -> dict[str, Any]:
         "waiting": lab.waiting_for(),
         "controller": {
             "pid": lab.controller.process.pid if lab.controller.process else None,
-            "errors": lab.controller.errors(),
+            "errors": lab.controller.errors() + lab.agent.errors(),
         },
     }
 

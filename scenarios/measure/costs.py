@@ -19,8 +19,9 @@ def groups(lab: Lab) -> dict[str, list[int]]:
         "ovsdb": [m.switch.processes["ovsdb-server"].pid for m in machines],
         "pods": [lab.standin.process.pid, *(s.pid for s in lab.kubelet.sandboxes.values())],
     }
-    if lab.controller.process is not None:
-        found["controller"] = [lab.controller.process.pid]
+    for process in (lab.controller, lab.agent):
+        if process.process is not None:
+            found[process.name] = [process.process.pid]
     return found
 
 

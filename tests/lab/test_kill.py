@@ -93,7 +93,10 @@ def test_thirty_random_kills_leave_nothing(mark: str, tmp_path: Path) -> None:
             if process.poll() is None:
                 # A controller, switch or pod that dies does not end the lab; closing its input does.
                 process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=20)
+            try:
+                process.communicate(timeout=20)
+            except subprocess.TimeoutExpired as error:
+                raise AssertionError((number, name, marked(mark))) from error
         assert gone(mark), (number, name, marked(mark))
         assert outside() == before, (number, name)
     assert "frontend" in run_to_end(mark, file)

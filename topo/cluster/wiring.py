@@ -17,6 +17,8 @@ REJECT_MAC = "0a:58:00:00:00:02"
 MAC = "mininetes.dev/mac"
 GATEWAY_MAC = "mininetes.dev/gateway-mac"
 PORT = "mininetes.dev/ofport"
+# A process in the node's namespaces.
+PID = "mininetes.dev/pid"
 # Annotation a user sets: a command line of the host to run instead of the stand-in server.
 COMMAND = "mininetes.dev/command"
 

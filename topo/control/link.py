@@ -33,12 +33,15 @@ class ControllerGone(Exception):
 
 
 class Controller:
-    """The controller process and what it last said. command: its argument vector without --run and --lab."""
+    """The controller process, or the agent's, and what it last said.
 
-    def __init__(self, store: Store, run: Path, command: Sequence[str]) -> None:
-        self.store, self.run = store, run
-        self.command = [*command, "--run", str(run), "--lab", str(run / "lab.sock")]
-        self.log = run / "controller.log"
+    command: its argument vector without --run and --lab. name: what people call it, as do its socket and its log.
+    """
+
+    def __init__(self, store: Store, run: Path, command: Sequence[str], name: str = "controller") -> None:
+        self.store, self.run, self.name = store, run, name
+        self.command = [*command, "--run", str(run), "--lab", str(run / f"{name}.sock")]
+        self.log = run / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.failure = ""
         self.synced: dict[tuple[str, str], dict[str, Any]] = {}
@@ -49,7 +52,7 @@ class Controller:
         self._sock: socket.socket | None = None
         self._send_lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(run / "lab.sock"))
+        self._listener.bind(str(run / f"{name}.sock"))
         self._listener.listen(1)
         threading.Thread(target=self._accept, name="controller", daemon=True).start()
 
@@ -97,7 +100,7 @@ class Controller:
             self._send({"ask": verb, "id": number, **values})
             return answer.get(timeout=timeout)
         except (OSError, queue.Empty) as error:
-            raise ControllerGone(f"the controller does not answer; see {self.log}") from error
+            raise ControllerGone(f"the {self.name} does not answer; see {self.log}") from error
         finally:
             del self._answers[number]
 
@@ -106,15 +109,15 @@ class Controller:
         with self._changed:
             while not done():
                 if self.failure:
-                    raise ControllerGone(f"the controller reports: {self.failure}")
+                    raise ControllerGone(f"the {self.name} reports: {self.failure}")
                 if self.process is None or self.process.poll() is not None:
-                    raise ControllerGone(f"the controller ended: {self.last_words()}")
+                    raise ControllerGone(f"the {self.name} ended: {self.last_words()}")
                 if time.monotonic() > deadline:
-                    raise ControllerGone(f"the controller {what} in {timeout:.0f} s: {self.last_words()}")
+                    raise ControllerGone(f"the {self.name} {what} in {timeout:.0f} s: {self.last_words()}")
                 self._changed.wait(0.1)
 
     def last_words(self) -> str:
-        """The last line of the controller's log."""
+        """The last line of its log."""
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         return lines[-1] if lines else "it wrote nothing to its log"
 
@@ -136,7 +139,7 @@ class Controller:
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._sock is None:
-            raise OSError("no controller is connected")
+            raise OSError(f"no {self.name} is connected")
         with self._send_lock:
             self._sock.sendall(json.dumps(message).encode() + b"\n")
 

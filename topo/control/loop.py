@@ -7,7 +7,7 @@ import random
 import string
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from topo.cluster.ipam import AddressPool
@@ -65,8 +65,9 @@ class ControlLoop:
         pods_of: dict[str, list[Object]] = {}
         for pod in self.store.list("Pod") if services else ():
             pods_of.setdefault(pod["metadata"]["namespace"], []).append(pod)
+        nodes = {node["metadata"]["name"]: node for node in self.store.list("Node")}
         for key in services:
-            self._endpoints(key, pods_of.get(key[1], []))
+            self._endpoints(key, pods_of.get(key[1], []), nodes)
 
     def _note(self, event: Event) -> None:
         """What an event makes worth looking at."""
@@ -91,6 +92,7 @@ class ControlLoop:
                 self._orphans(thing)
         elif kind == "Node":
             self._schedule = True
+            self._services |= dict.fromkeys(key_of(s) for s in self.store.list("Service") if s["spec"].get("selector"))
             self._workloads |= dict.fromkeys(key_of(d) for d in self.store.list("DaemonSet"))
             if gone:
                 self._lost_node(thing["metadata"]["name"])
@@ -180,9 +182,9 @@ class ControlLoop:
                 self._starved[key] = None
             self.store.update(*key, _replace(spec=wanted["spec"], status=wanted.get("status")))
 
-    def _endpoints(self, key: Key, pods: list[Object]) -> None:
+    def _endpoints(self, key: Key, pods: list[Object], nodes: Mapping[str, Object]) -> None:
         service = self.store.get(*key)
-        wanted = {s["metadata"]["name"]: s for s in endpoints.slices(service, pods)} if service else {}
+        wanted = {s["metadata"]["name"]: s for s in endpoints.slices(service, pods, nodes)} if service else {}
         have = {
             s["metadata"]["name"]
             for s in self.store.list("EndpointSlice", key[1])

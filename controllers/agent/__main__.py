@@ -1,0 +1,146 @@
+"""The agent's process: keeps every node as its view of the cluster wants it, and says so. The lab starts it.
+
+    python -m controllers.agent --run DIR --lab SOCKET [--plugins DIR]
+
+It speaks as a controller does (controllers/lablink.py), of "bridges" called (node, "agent").
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+from controllers import proxy as proxies
+from controllers.agent.health import HealthChecks
+from controllers.agent.neighbours import Announcements
+from controllers.agent.nodeports import NodePorts
+from controllers.proxy import NodePart, Proxy
+from controllers.registry import discover
+from controllers.state import ClusterState, NodeView
+from topo.cluster.wiring import PID
+
+LOG = logging.getLogger("mininetes")
+
+
+class NodeAgent:
+    """One node's parts, worked by a thread of its own: a slow node holds up no other."""
+
+    def __init__(self, name: str, parts: list[NodePart], report: Any) -> None:
+        self.name, self._parts, self._report = name, parts, report
+        self._wanted: tuple[NodeView, int] | None = None
+        self._wake = threading.Condition()
+        self._ended = False
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def want(self, view: NodeView, revision: int) -> None:
+        """The view as of this store revision."""
+        with self._wake:
+            self._wanted = view, revision
+            self._wake.notify()
+
+    def end(self) -> None:
+        """Close everything; the node is gone."""
+        with self._wake:
+            self._ended = True
+            self._wake.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._wanted is not None or self._ended)
+                wanted, self._wanted = self._wanted, None
+            if wanted is None or self._ended:
+                break
+            self._report("synced", bridge=[self.name, "agent"], revision=wanted[1], errors=self._sync(wanted[0]))
+        for part in self._parts:
+            part.close()
+
+    def _sync(self, view: NodeView) -> list[str]:
+        errors = []
+        for part in self._parts:
+            try:
+                part.sync(view)
+            except (OSError, RuntimeError) as error:
+                LOG.exception("%s", self.name)
+                errors.append(str(error))
+        return errors
+
+
+class Agent:
+    """Follows the lab's objects."""
+
+    def __init__(self, path: str, plugins: tuple[Path, ...]) -> None:
+        self.state = ClusterState()
+        self.pids: dict[str, int] = {}
+        self.nodes: dict[str, NodeAgent] = {}
+        self.proxies: dict[str, Proxy] = discover(proxies, "PROXY", plugins)
+        self._lock = threading.Lock()
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._sock.connect(path)
+
+    def report(self, kind: str, **values: Any) -> None:
+        """Tell the lab something."""
+        with self._lock:
+            self._sock.sendall(json.dumps({"report": kind, **values}).encode() + b"\n")
+
+    def run(self) -> None:
+        """Until the lab closes the line."""
+        self.report("hello")
+        for line in self._sock.makefile("rb"):
+            message = json.loads(line)
+            if "event" in message:
+                self._event(message["event"], message["object"])
+            elif "bookmark" in message:
+                self._changed(message["bookmark"])
+
+    def _event(self, event: str, thing: dict[str, Any]) -> None:
+        self.state.apply(thing["kind"], event, thing)
+        if thing["kind"] == "Node":
+            pid = (thing["metadata"].get("annotations") or {}).get(PID)
+            if event == "DELETED" or pid is None:
+                self.pids.pop(thing["metadata"]["name"], None)
+            else:
+                self.pids[thing["metadata"]["name"]] = int(pid)
+
+    def _changed(self, revision: int) -> None:
+        for name in set(self.nodes) - set(self.pids):
+            self.nodes.pop(name).end()
+        for name, pid in self.pids.items():
+            view = self.state.node_view(name)
+            if view is None:
+                continue
+            if name not in self.nodes:
+                self.nodes[name] = NodeAgent(name, self._parts(view, pid), self.report)
+            self.nodes[name].want(view, revision)
+
+    def _parts(self, view: NodeView, pid: int) -> list[NodePart]:
+        proxy = self.proxies[view.lab.proxy_mode]
+        parts: list[NodePart] = [HealthChecks(pid), Announcements(pid)]
+        if proxy.attachment == "switch":
+            parts.append(NodePorts(pid))
+        own = proxy.node_part(pid)
+        return [*parts, own] if own is not None else parts
+
+
+def main() -> None:
+    """Run until the lab ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--lab")
+    parser.add_argument("--plugins", type=Path, action="append", default=[])
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s: %(message)s")
+    agent = Agent(arguments.lab, tuple(arguments.plugins))
+    agent.run()
+    LOG.info("the lab closed its line; the agent ends")
+    os._exit(0)  # its threads serve for ever
+
+
+if __name__ == "__main__":
+    main()
