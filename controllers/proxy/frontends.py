@@ -29,7 +29,7 @@ from topo.cluster.wiring import NODEPORT_IP
 
 REJECT = "reject"
 # Number of a Service's second set of endpoints, those of this node alone: above every ServicePort.group.
-_LOCAL = 1 << 30
+LOCAL_SET = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ def _build(port: ServicePort, node: Node, proxy: FlowProxy, rules: Options, load
             w.flow(t.SERVICE_LB, one.priority, wanted, *end)
             continue
         if one.local not in ways:
-            number = port.group | (_LOCAL if one.local else 0)
+            number = port.group | (LOCAL_SET if one.local else 0)
             known = tuple(loads.get(e, Load()) for e in one.endpoints) if proxy.needs_loads else ()
             ways[one.local] = proxy.choose(w, EndpointSet(number, port, one.endpoints, known), node)
         hide = (Set(f.MASQUERADE, 1),) if one.masquerade else ()
