@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from controllers import fabric, uplink
 from controllers.cni import Cni
-from controllers.features import base, external, pods
+from controllers.features import base, external, pods, policies
 from controllers.flow.program import BadFlow, Fragment, Program
 from controllers.proxy import Proxy
 from controllers.state import FabricView, NodeView
@@ -15,7 +15,7 @@ from controllers.state import FabricView, NodeView
 def pod_bridge(view: NodeView, cni: Cni, proxy: Proxy) -> Program:
     """What br-int of the node should hold."""
     features = base.fragments(view), external.fragments(view), pods.fragments(view)
-    return _program(*features, cni.fragments(view), proxy.fragments(view))
+    return _program(*features, cni.fragments(view), proxy.fragments(view), policies.fragments(view))
 
 
 def uplink_bridge(view: NodeView, cni: Cni) -> Program:

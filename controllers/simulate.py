@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from controllers.flow import actions as a
@@ -18,7 +18,7 @@ Choose = Callable[[int, Packet], int]
 Tuple = tuple[int, int, int, int, int]
 
 # What the switch itself writes beside the packet: absent means zero.
-_BESIDE = ("ct_state", "ct_mark", *(f"reg{n}" for n in range(16)))
+_BESIDE = ("ct_state", "ct_mark", "conj_id", *(f"reg{n}" for n in range(16)))
 _TUNNEL = ("tun_dst", "tun_id")
 _KNOWN = {"in_port", "dl_src", "dl_dst", "dl_type", "arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha", *_BESIDE}
 _KNOWN |= {"nw_src", "nw_dst", "nw_proto", "nw_ttl", "tp_src", "tp_dst", "tcp_flags", "icmp_type", "icmp_id", *_TUNNEL}
@@ -103,12 +103,51 @@ class Switch:
 
     def lookup(self, table: int, packet: Packet) -> Flow | None:
         """The flow of the highest priority that matches. Raises Overlap where that is not one."""
-        there = [*self._flows.get(table, ()), *(x for (where, _), x in self.learned.items() if where.number == table)]
-        found = [flow for flow in there if all(_matches(item, packet) for item in flow.match)]
-        best = [flow for flow in found if flow.priority == found[0].priority]
-        if len(best) > 1:
-            raise Overlap(" | ".join(f"{flow.source}: {flow.text()}" for flow in best))
-        return best[0] if best else None
+        there = self._flows.get(table, [])
+        if learned := [x for (where, _), x in self.learned.items() if where.number == table]:
+            there = sorted([*there, *learned], key=lambda flow: -flow.priority)
+        equals: list[Flow] = []
+        for flow in there:
+            if equals and flow.priority != equals[0].priority:
+                if (best := self._best(table, packet, equals)) is not None:
+                    return best
+                equals = []
+            for item in flow.match:
+                if not _matches(item, packet):
+                    break
+            else:
+                equals.append(flow)
+        return self._best(table, packet, equals)
+
+    def _best(self, table: int, packet: Packet, equals: list[Flow]) -> Flow | None:
+        """The one flow among matching ones of one priority, or what their conjunctions lead to."""
+        hard = [flow for flow in equals if not _is_clause(flow)]
+        if packet.get("conj_id"):  # the second look sees no clauses
+            equals = hard
+        elif len(equals) > len(hard):
+            numbers = _conjunctions(flow for flow in equals if _is_clause(flow))
+            found = [self.lookup(table, {**packet, "conj_id": number}) for number in sorted(numbers)]
+            led = [flow for flow in found if flow is not None]
+            if len({flow.actions for flow in led}) > 1 or (led and hard):
+                raise Overlap(" | ".join(f"{flow.source}: {flow.text()}" for flow in [*led, *hard]))
+            return led[0] if led else hard[0] if hard else None
+        if len(equals) > 1:
+            raise Overlap(" | ".join(f"{flow.source}: {flow.text()}" for flow in equals))
+        return equals[0] if equals else None
+
+
+def _is_clause(flow: Flow) -> bool:
+    return bool(flow.actions) and isinstance(flow.actions[0], a.Conjunction)
+
+
+def _conjunctions(clauses: Iterable[Flow]) -> set[int]:
+    """Those of which every clause is among these flows'."""
+    met: dict[tuple[int, int], set[int]] = {}
+    for flow in clauses:
+        for action in flow.actions:
+            if isinstance(action, a.Conjunction):
+                met.setdefault((action.id, action.clauses), set()).add(action.clause)
+    return {number for (number, many), found in met.items() if len(found) == many}
 
 
 class _Run:
@@ -188,6 +227,8 @@ class _Run:
     def _learn(self, learn: a.Learn, packet: Packet) -> None:
         """Install the flow, in the place of one for the same packets."""
         match: list[MatchItem] = [(f.ETH_TYPE, 0x800, None)]
+        match += [(f.IP_PROTO, learn.protocol, None)] if learn.protocol else []
+        match += [(there, _read(packet, here), None) for there, here in learn.swapped]
         match += [(field, _read(packet, field), None) for field in learn.same]
         done = (a.Set(learn.target, learn.value),)
         flow = Flow(learn.table, learn.priority, tuple(match), done, "learned", "", "learned", learn.cookie)
@@ -210,7 +251,7 @@ class _Run:
         """The copy that goes on in ct.table."""
         packet = dict(here.packet)
         # A mark is set on a remembered connection only.
-        if packet["dl_type"] != 0x800 or (ct.mark is not None and not ct.commit):
+        if packet["dl_type"] != 0x800 or ((ct.mark is not None or ct.unmark) and not ct.commit):
             raise NotUnderstood(f"{ct} on {packet}")
         stays = here.connection is not None and here.connection.zone == ct.zone
         there = replace(here, packet=packet) if stays else self._find(ct.zone, packet)
@@ -218,7 +259,7 @@ class _Run:
             return there
         if ct.commit and (ct.zone, connection.original) not in self.switch.connections:
             self._commit(connection, ct.nat)
-        connection.mark |= ct.mark or 0
+        connection.mark = connection.mark & ~ct.unmark | (ct.mark or 0)
         if ct.nat is not None and not there.translated:
             _translate(there, connection)
         packet["ct_mark"] = connection.mark

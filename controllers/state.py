@@ -10,6 +10,7 @@ from zlib import crc32
 
 from controllers.flow.fields import ip_number, mac_number
 from controllers.loads import Loads
+from controllers.policy.index import NodePolicies, PolicyIndex
 from controllers.services import SERVICE_NAME, ServicePort, ports_of
 from topo.cluster import wiring
 
@@ -29,6 +30,8 @@ class Lab:
     # "switch" or "bridge", as the proxy mode says (controllers/proxy); where LoadBalancer addresses come from, or "".
     attachment: str = "switch"
     load_balancer_pool: str = ""
+    # Kinds of policies that the CNI enforces.
+    enforces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class NodeView:
     services: Mapping[str, ServicePort]
     outside: tuple[Outside, ...] = ()
     loads: Loads = field(default_factory=dict)
+    policies: NodePolicies = field(default_factory=NodePolicies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,7 @@ class ClusterState:
         self.outside: dict[str, Outside] = {}
         self.services: dict[str, ServicePort] = {}
         self.loads: dict[str, Loads] = {}
+        self.policies = PolicyIndex()
         self.down: frozenset[tuple[str, int]] = frozenset()
         self._pods: dict[str, dict[str, Pod]] = {}
         self._home: dict[str, str] = {}
@@ -151,6 +156,7 @@ class ClusterState:
         gone = event == "DELETED"
         meta = thing["metadata"]
         key = f"{meta.get('namespace', '')}/{meta['name']}"
+        self.policies.apply(kind, event, thing)
         if kind == "Pod":
             self._pod(key, None if gone else thing)
         elif kind == "Service":
@@ -180,7 +186,8 @@ class ClusterState:
             self._put(self.outside, meta["name"], gone, one)
         elif kind == "Lab":
             spec = thing["spec"]
-            self.lab = Lab(**{name: spec[name] for name in Lab.__slots__ if name in spec})
+            found = {name: spec[name] for name in Lab.__slots__ if name in spec}
+            self.lab = Lab(**found | {"enforces": tuple(spec.get("enforces", ()))})
 
     @staticmethod
     def _put(into: dict[str, Any], key: str, gone: bool, value: Any) -> None:
@@ -206,7 +213,8 @@ class ClusterState:
         pods = tuple(sorted(self._pods.get(name, {}).values(), key=lambda p: p.port))
         peers = tuple(sorted((n for n in self.nodes.values() if n.name != name), key=lambda n: n.name))
         outside = tuple(self.outside.values())
-        return NodeView(self.lab, node, pods, peers, self.services, outside, self.loads.get(name, {}))
+        policies = self.policies.node(name, self.lab.enforces)
+        return NodeView(self.lab, node, pods, peers, self.services, outside, self.loads.get(name, {}), policies)
 
     def fabric_view(self, name: str) -> FabricView | None:
         """The view of one fabric switch, or None while it is not known."""

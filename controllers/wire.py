@@ -191,6 +191,8 @@ def _action(action: a.Action) -> Any:
             return parser.NXActionMultipath(fields, 1024, algorithm, links - 1, 0, _bits(target), target.nxm)
         case a.Learn():
             return _learn(action)
+        case a.Conjunction(number, clause, clauses):
+            return parser.NXActionConjunction(clause - 1, clauses, number)
         case _:
             raise TypeError(f"{action!r} is no action of a bucket or an apply list")
 
@@ -202,6 +204,10 @@ _DELETE_LEARNED = 2  # NX_LEARN_F_DELETE_LEARNED
 
 def _learn(learn: a.Learn) -> Any:
     specs: list[Any] = [parser.NXFlowSpecMatch(src=0x0800, dst=("eth_type_nxm", 0), n_bits=16)]
+    if learn.protocol:
+        specs.append(parser.NXFlowSpecMatch(src=learn.protocol, dst=("ip_proto_nxm", 0), n_bits=8))
+    for there, here in learn.swapped:
+        specs.append(parser.NXFlowSpecMatch(src=(here.oxm, 0), dst=(there.oxm, 0), n_bits=here.bits))
     for field in learn.same:
         place = field.nxm, _first(field)
         specs.append(parser.NXFlowSpecMatch(src=place, dst=place, n_bits=field.bits))
@@ -261,8 +267,8 @@ def _bits(register: f.Register) -> int:
 def _ct(ct: a.Ct) -> Any:
     nested: list[Any] = []
     # Only the mark's own bits, so that others in ct_mark stay.
-    if ct.mark:
-        nested.append(_set_field(f.CT_MARK.oxm, ct.mark, ct.mark))
+    if ct.mark or ct.unmark:
+        nested.append(_set_field(f.CT_MARK.oxm, ct.mark or 0, (ct.mark or 0) | ct.unmark))
     if ct.nat is not None:  # last, for Ryu leaves out the padding after it
         nested.append(_nat(ct.nat))
     return parser.NXActionCT(

@@ -64,20 +64,20 @@ def _bridge(service_subnet: str, pod_subnet: str) -> Fragment:
         Ct(SNAT_ZONE, t.after(t.UN_SNAT), nat=Nat()),
     )
     w.flow(t.UN_SNAT, t.MISS, match(), Goto(t.after(t.UN_SNAT)))
-    w.flow(t.CONNTRACK, t.NORMAL, match("ip"), Ct(ZONE, t.after(t.CONNTRACK), nat=Nat()))
+    w.flow(t.SCTP_REPLY, t.MISS, match(), Goto(t.CONNTRACK))
+    w.flow(t.CONNTRACK, t.NORMAL, match("ip"), Ct(ZONE, t.CONNTRACK_STATE, nat=Nat()))
     # What the kernel answers to a rejected packet: no connection was committed, so conntrack finds it invalid.
     for answer in (match("tcp", ct_state="+inv+trk", PktSource=f.FROM_GATEWAY), _about_reject()):
         w.flow(t.CONNTRACK_STATE, t.HIGH + 1, answer, Goto(t.L3_FORWARDING))
     w.flow(t.CONNTRACK_STATE, t.HIGH, match("ip", ct_state="+inv+trk"), *drop(f.DROP_INVALID))
-    # Only a connection that was judged once may skip the judges: NAT commits it before that.
-    w.flow(
-        t.CONNTRACK_STATE,
-        t.NORMAL,
-        match("ip", ct_state="-new+est+trk", ct_mark=(ALLOWED, ALLOWED)),
-        Goto(t.L3_FORWARDING),
-    )
-    w.flow(t.CONNTRACK_STATE, t.NORMAL, match("ip", ct_state="-new+rel+trk"), Goto(t.L3_FORWARDING))
-    w.flow(t.CONNTRACK_STATE, t.LOW, match("ip", ct_state="-new+est+trk"), Goto(t.after(t.ENDPOINT_DNAT)))
+    # Whoever opened a connection is judged with every packet, for policies change; answers pass while it is allowed.
+    # NAT commits a connection before it is judged: it is not allowed yet.
+    allowed = {"ct_mark": (ALLOWED, ALLOWED)}
+    back = (Set(f.REPLY, 1), Goto(t.L3_FORWARDING))
+    w.flow(t.CONNTRACK_STATE, t.NORMAL, match("ip", ct_state="-new+est+rpl+trk", **allowed), *back)
+    w.flow(t.CONNTRACK_STATE, t.NORMAL, match("ip", ct_state="-new+rel+trk"), *back)
+    w.flow(t.CONNTRACK_STATE, t.LOW, match("ip", ct_state="-new+est+rpl+trk"), *drop(f.DROP_DENIED_REPLY))
+    w.flow(t.CONNTRACK_STATE, t.LOW, match("ip", ct_state="-new+est-rpl+trk"), Goto(t.after(t.ENDPOINT_DNAT)))
     w.flow(t.CONNTRACK_STATE, t.MISS, match(), Goto(t.after(t.CONNTRACK_STATE)))
     # A Service address that no Service port claims (kube-proxy: KUBE-SERVICES' reject of cluster IPs).
     w.flow(t.SERVICE_LB, t.LOW, match("ip", nw_dst=service_subnet), Goto(t.REJECT))
@@ -86,6 +86,7 @@ def _bridge(service_subnet: str, pod_subnet: str) -> Fragment:
     # What memory named is no endpoint any more.
     w.flow(t.ENDPOINT_DNAT, t.MISS, match("ip"), Goto(t.REJECT))
 
+    _without_policies(w)
     # A pod address that no route leads to must not take the default route: the kernel would send it back here.
     pods = t.ROUTE + int(pod_subnet.partition("/")[2])
     w.flow(t.L3_FORWARDING, pods, match("ip", nw_dst=pod_subnet), *drop(f.DROP_NO_ROUTE))
@@ -104,6 +105,20 @@ def _bridge(service_subnet: str, pod_subnet: str) -> Fragment:
     for reason in f.DROP_REASON.values:
         w.flow(t.DROP, t.NORMAL, match(DropReason=reason))
     return w.fragment()
+
+
+def _without_policies(w: Writer) -> None:
+    """What holds for pods that no policy governs: the tables of policies let them pass."""
+    for table in (t.EGRESS_SUBJECTS, t.EGRESS_DEFAULT):
+        w.flow(table, t.MISS, match(), Goto(t.L3_FORWARDING))
+    for table in (t.INGRESS_SUBJECTS, t.INGRESS_DEFAULT):
+        w.flow(table, t.MISS, match(), Goto(t.SCTP_LEARN))
+    for table in (t.EGRESS_ADMIN, t.EGRESS_POLICY, t.INGRESS_ADMIN, t.INGRESS_POLICY, t.SCTP_LEARN):
+        w.flow(table, t.MISS, match(), Goto(t.after(table)))
+    # As OVN does with ct_mark.blocked: the answers of a connection that is denied now must stop too.
+    denied = match("ip", ct_state="-new+est-rpl+trk", ct_mark=(ALLOWED, ALLOWED))
+    w.flow(t.DENY, t.NORMAL, denied, Ct(ZONE, t.DROP, commit=True, unmark=ALLOWED))
+    w.flow(t.DENY, t.MISS, match(), Goto(t.DROP))
 
 
 def _about_reject() -> tuple[MatchItem, ...]:

@@ -92,19 +92,21 @@ class Nat:
 
 @dataclass(frozen=True, slots=True)
 class Ct:
-    """Connection tracking; the packet goes on in `table` with ct_state set. mark: bits of ct_mark to set."""
+    """Connection tracking; the packet goes on in `table` with ct_state set. mark, unmark: bits to set and clear."""
 
     zone: int
     table: Table
     commit: bool = False
     nat: Nat | None = None
     mark: int | None = None
+    unmark: int = 0
 
     def __str__(self) -> str:
         parts = ["commit"] if self.commit else []
         parts += [f"table={self.table}", f"zone={_ZONES.get(self.zone, self.zone)}"]
         parts += [str(self.nat)] if self.nat else []
         parts += [f"exec(set({CT_MARK.name}={self.mark:#x}))"] if self.mark is not None else []
+        parts += [f"exec(set({CT_MARK.name}=0/{self.unmark:#x}))"] if self.unmark else []
         return f"ct({','.join(parts)})"
 
 
@@ -167,11 +169,44 @@ class Learn:
     value: int
     cookie: int
     idle: int = 0
+    # Number of the IP protocol to match; (field of the flow, field of this packet) that must be equal.
+    protocol: int = 0
+    swapped: tuple[tuple[Field, Field], ...] = ()
 
     def __str__(self) -> str:
-        same = ",".join(field.name for field in self.same)
+        parts = [f"nw_proto={self.protocol}"] if self.protocol else []
+        same = ",".join([*parts, *(x.name for x in self.same), *(f"{x.name}={y.name}" for x, y in self.swapped)])
         idle = f",idle_timeout={self.idle}" if self.idle else ""
         return f"learn(table={self.table}{idle},{same},load:{self.value}->{self.target.name})"
 
 
-Action = Output | OutputField | Set | Copy | ForgetInPort | DecTtl | Ct | ToGroup | Goto | Resubmit | Multipath | Learn
+@dataclass(frozen=True, slots=True)
+class Conjunction:
+    """Membership of a clause: once a flow of each of `clauses` clauses matched, the table is asked again with conj_id.
+
+    It must be a flow's only action, and all flows of a conjunction have one priority (ovs-actions(7), "conjunction").
+    """
+
+    id: int
+    clause: int
+    clauses: int
+
+    def __str__(self) -> str:
+        return f"conjunction({self.id},{self.clause}/{self.clauses})"
+
+
+Action = (
+    Output
+    | OutputField
+    | Set
+    | Copy
+    | ForgetInPort
+    | DecTtl
+    | Ct
+    | ToGroup
+    | Goto
+    | Resubmit
+    | Multipath
+    | Learn
+    | Conjunction
+)

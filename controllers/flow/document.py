@@ -45,21 +45,25 @@ _WALK = f"""\
 A pod of node-1 opens a connection to a Service whose chosen endpoint is a pod of node-2.
 
 1. **{t.CLASSIFIER}** knows the port for a pod's. **{t.SPOOF_GUARD}** lets the packet pass, for its MAC and IP are the
-   pod's own, and **{t.ARP_RESPONDER}** because it is IP. **{t.UN_SNAT}** has nothing to undo.
+   pod's own, and **{t.ARP_RESPONDER}** because it is IP. **{t.UN_SNAT}** has nothing to undo,
+   and **{t.SCTP_REPLY}** concerns SCTP alone.
 2. **{t.CONNTRACK}** looks the connection up: it is new, so **{t.CONNTRACK_STATE}** sends it to **{t.SERVICE_LB}**.
    The flow of the Service's address and port hands it to its group, one bucket of which is chosen by a hash of the
    connection. The bucket remembers the connection and rewrites its destination to the endpoint. A Service without
    endpoints has no group: its packets go to **{t.REJECT}**, so that the kernel answers.
+   In **{t.EGRESS_SUBJECTS}** pods that policies govern are told from others; this one goes on.
 3. **{t.L3_FORWARDING}** finds the route to node-2's pods, which the CNI wrote: the tunnel port, the node's address
    and the tunnel's key for an overlay, or the uplink and the next hop's MAC. **{t.L3_DEC_TTL}** decrements the TTL.
-4. **{t.CONNTRACK_COMMIT}** marks the connection as allowed; once it is answered, its packets skip {t.SERVICE_LB}.
+4. **{t.INGRESS_SUBJECTS}** knows the governed pods of this node, and the endpoint is none; **{t.SCTP_LEARN}** is
+   for SCTP again. **{t.CONNTRACK_COMMIT}** marks the connection as allowed; once it is answered, its packets skip
+   {t.SERVICE_LB}.
    **{t.SNAT}** concerns only a pod that was sent to itself. **{t.OUTPUT}** sends the packet out by OutPort.
 5. As it is, or inside the tunnel's UDP packet, it passes **{t.UPLINK}** of br-ex on both nodes. In the fabric,
    **{t.FABRIC_FORWARD}** of each switch knows the node's MAC; of several equally short ways a group chooses one.
 6. On node-2 it enters by the tunnel or the uplink, whose packets prove no sender. It is new here too, its destination
    is no Service, and {t.L3_FORWARDING} knows the pod's own MAC and port.
 7. The answer goes the same way back. On node-1, {t.CONNTRACK} knows it for a reply and makes the Service's address its
-   source: the client never sees the endpoint. It is established and marked, and goes straight to {t.L3_FORWARDING}.
+   source: the client never sees the endpoint. It answers a marked connection, and goes straight to {t.L3_FORWARDING}.
 """
 
 

@@ -87,6 +87,8 @@ def ct_state(text: str) -> tuple[int, int]:
 
 CT_STATE = Field("ct_state", 32, "ct_state", needs="ip")
 CT_MARK = Field("ct_mark", 32, "ct_mark", "ct_mark", show=_hex, needs="ip")
+# Set by the switch for its second look, once every clause of a conjunction held (ovs-fields(7), "Conjunctive Match").
+CONJ_ID = Field("conj_id", 32, "conj_id")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -151,8 +153,10 @@ PKT_SOURCE = _register(
 )
 HAIRPIN = _register("Hairpin", 0, (4, 4), (10, 90), "the packet leaves by the port it came from")
 MASQUERADE = _register("Masquerade", 0, (5, 5), (14, 85), "the client is hidden behind this node's address")
+REPLY = _register("Reply", 0, (6, 6), (11, 78), "the packet answers a connection that was allowed")
 OUT_PORT = _register("OutPort", 1, (0, 31), (40, 90), "OpenFlow port the packet will leave by")
 DROP_SPOOF, DROP_INVALID, DROP_ARP, DROP_NO_ROUTE, DROP_NO_LOCAL, DROP_SOURCE_RANGE = 1, 2, 3, 4, 5, 6
+DROP_EGRESS_POLICY, DROP_INGRESS_POLICY, DROP_DENIED_REPLY = 16, 17, 18
 DROP_REASON = _register(
     "DropReason",
     2,
@@ -166,6 +170,9 @@ DROP_REASON = _register(
         DROP_NO_ROUTE: "NoRoute",
         DROP_NO_LOCAL: "NoLocalEndpoint",
         DROP_SOURCE_RANGE: "SourceRange",
+        DROP_EGRESS_POLICY: "EgressPolicy",
+        DROP_INGRESS_POLICY: "IngressPolicy",
+        DROP_DENIED_REPLY: "ReplyOfDeniedConnection",
     },
 )
 SWAP = _register("Swap", 3, (0, 31), (8, 8), "an ARP request's target address while the two change places")
@@ -176,6 +183,7 @@ REGISTERS: tuple[Register, ...] = (
     PKT_SOURCE,
     HAIRPIN,
     MASQUERADE,
+    REPLY,
     OUT_PORT,
     DROP_REASON,
     SWAP,

@@ -31,19 +31,31 @@ CLASSIFIER = Table(0, "Classifier", "Classification", "in_port decides PktSource
 SPOOF_GUARD = Table(5, "SpoofGuard", "Validation", "a pod uses only its own MAC and IP")
 ARP_RESPONDER = Table(8, "ARPResponder", "Validation", "answers every ARP request itself; ARP ends here")
 UN_SNAT = Table(10, "UnSNAT", "ConntrackState", "replies to masqueraded connections get their client back")
+SCTP_REPLY = Table(11, "SctpReply", "ConntrackState", "asks SctpMemory whether an SCTP packet is an answer")
 CONNTRACK = Table(12, "Conntrack", "ConntrackState", "looks the connection up and undoes or repeats its NAT")
-CONNTRACK_STATE = Table(14, "ConntrackState", "ConntrackState", "invalid -> Drop; allowed -> L3Forwarding; new -> on")
+SCTP_MEMORY = Table(13, "SctpMemory", "ConntrackState", "learned: answers of SCTP associations that were allowed")
+CONNTRACK_STATE = Table(14, "ConntrackState", "ConntrackState", "invalid -> Drop; answer -> L3Forwarding; else on")
 SERVICE_LB = Table(24, "ServiceLB", "PreRouting", "Service address and port -> an endpoint; none -> Reject")
 SERVICE_MEMORY = Table(25, "ServiceMemory", "PreRouting", "learned: a client's endpoint, a Service's next turn")
 ENDPOINT_CHOICE = Table(26, "EndpointChoice", "PreRouting", "Service and index -> an endpoint, unless memory named one")
 ENDPOINT_DNAT = Table(27, "EndpointDNAT", "PreRouting", "Service and endpoint -> its address; affinity remembers it")
+EGRESS_SUBJECTS = Table(28, "EgressSubjects", "EgressSecurity", "which pods of this node are governed as senders")
+EGRESS_ADMIN = Table(29, "EgressAdmin", "EgressSecurity", "what admin policies say of what it sends")
+EGRESS_POLICY = Table(30, "EgressPolicy", "EgressSecurity", "what its namespace's policies allow it to send")
+EGRESS_DEFAULT = Table(34, "EgressDefault", "EgressSecurity", "isolated pods are refused; then baseline policies")
 L3_FORWARDING = Table(40, "L3Forwarding", "Routing", "the CNI's routes: prefix -> port, next hop, tunnel")
 L3_DEC_TTL = Table(44, "L3DecTTL", "Routing", "TTL of packets this node routes")
+INGRESS_SUBJECTS = Table(66, "IngressSubjects", "IngressSecurity", "which pods of this node are governed as receivers")
+INGRESS_ADMIN = Table(68, "IngressAdmin", "IngressSecurity", "what admin policies say of what it receives")
+INGRESS_POLICY = Table(70, "IngressPolicy", "IngressSecurity", "its namespace's policies")
+INGRESS_DEFAULT = Table(74, "IngressDefault", "IngressSecurity", "isolation, and baseline policies")
+SCTP_LEARN = Table(78, "SctpLearn", "Conntrack", "remembers how answers of an allowed SCTP packet will look")
 CONNTRACK_COMMIT = Table(80, "ConntrackCommit", "Conntrack", "remembers the connection, marked Allowed")
 # After the commit, so that the committed connection carries the client's own address.
 SNAT = Table(85, "SNAT", "PostRouting", "hides clients where a reply would miss this node: hairpin, masquerade")
 OUTPUT = Table(90, "Output", "Output", "leaves by OutPort")
 REJECT = Table(95, "Reject", "Output", "to the node's kernel, which answers TCP RST or ICMP port unreachable")
+DENY = Table(97, "Deny", "Output", "takes from a connection the mark that it is allowed, so that its answers stop too")
 DROP = Table(99, "Drop", "Output", "one counted flow per reason")
 
 UPLINK = Table(0, "Uplink", "Forwarding", "between the wire, the node's own stack and the pod bridge")
@@ -57,18 +69,30 @@ POD_BRIDGE: Pipeline = (
     SPOOF_GUARD,
     ARP_RESPONDER,
     UN_SNAT,
+    SCTP_REPLY,
     CONNTRACK,
+    SCTP_MEMORY,
     CONNTRACK_STATE,
     SERVICE_LB,
     SERVICE_MEMORY,
     ENDPOINT_CHOICE,
     ENDPOINT_DNAT,
+    EGRESS_SUBJECTS,
+    EGRESS_ADMIN,
+    EGRESS_POLICY,
+    EGRESS_DEFAULT,
     L3_FORWARDING,
     L3_DEC_TTL,
+    INGRESS_SUBJECTS,
+    INGRESS_ADMIN,
+    INGRESS_POLICY,
+    INGRESS_DEFAULT,
+    SCTP_LEARN,
     CONNTRACK_COMMIT,
     SNAT,
     OUTPUT,
     REJECT,
+    DENY,
     DROP,
 )
 UPLINK_BRIDGE: Pipeline = (UPLINK,)

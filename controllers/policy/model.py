@@ -111,34 +111,6 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
-class PodGroup:
-    """Pods chosen by labels: of one namespace by name, or of the namespaces that a selector chooses.
-
-    named: if given, only pods that have a container port of that name, protocol and number.
-    """
-
-    namespace: str
-    namespaces: Selector | None
-    pods: Selector
-    named: NamedPort | None = None
-
-    def contains(self, pod: Pod, namespace_labels: Labels) -> bool:
-        """Whether the pod belongs to the group; namespace_labels are those of its own namespace."""
-        if pod.host_network:
-            return False
-        if self.namespaces is None:
-            if pod.namespace != self.namespace:
-                return False
-        elif not self.namespaces.matches(namespace_labels):
-            return False
-        return self.pods.matches(pod.labels) and (self.named is None or self.named in pod.ports)
-
-    def __str__(self) -> str:
-        where = f"namespace {self.namespace}" if self.namespaces is None else f"namespaces {self.namespaces}"
-        return f"pods {self.pods} in {where}"
-
-
-@dataclass(frozen=True, slots=True)
 class Block:
     """Addresses: some networks, less others, as text with a prefix length."""
 
@@ -170,6 +142,38 @@ def _less(network: IPv4Network, hole: IPv4Network) -> list[IPv4Network]:
     if network.subnet_of(hole):
         return []
     return list(network.address_exclude(hole)) if hole.subnet_of(network) else [network]
+
+
+@dataclass(frozen=True, slots=True)
+class PodGroup:
+    """Pods chosen by labels: of one namespace by name, or of the namespaces that a selector chooses.
+
+    named: if given, only pods that have a container port of that name, protocol and number; within: only pods whose
+    address it holds.
+    """
+
+    namespace: str
+    namespaces: Selector | None
+    pods: Selector
+    named: NamedPort | None = None
+    within: Block | None = None
+
+    def contains(self, pod: Pod, namespace_labels: Labels) -> bool:
+        """Whether the pod belongs to the group; namespace_labels are those of its own namespace."""
+        if pod.host_network:
+            return False
+        if self.namespaces is None:
+            if pod.namespace != self.namespace:
+                return False
+        elif not self.namespaces.matches(namespace_labels):
+            return False
+        if self.within is not None and not self.within.contains(pod.ip):
+            return False
+        return self.pods.matches(pod.labels) and (self.named is None or self.named in pod.ports)
+
+    def __str__(self) -> str:
+        where = f"namespace {self.namespace}" if self.namespaces is None else f"namespaces {self.namespaces}"
+        return f"pods {self.pods} in {where}"
 
 
 Peer = PodGroup | Block

@@ -70,7 +70,7 @@ def pod(thing: Object) -> Pod:
 
 def policy(thing: Object) -> Policy | None:
     """The policy that an object of these kinds is; None for any other kind."""
-    read = _KINDS.get((thing["apiVersion"].partition("/")[0], thing["kind"]))
+    read = _KINDS.get((thing.get("apiVersion", "").partition("/")[0], thing["kind"]))
     return read(thing) if read else None
 
 
@@ -97,9 +97,14 @@ def _rule(rule: Object, side: str, namespace: str) -> Rule:
 
 def _peer(peer: Object, namespace: str) -> Peer:
     if "ipBlock" in peer:
-        return Block((peer["ipBlock"]["cidr"],), tuple(peer["ipBlock"].get("except") or ()))
+        return _block((peer["ipBlock"]["cidr"],), peer["ipBlock"].get("except") or ())
     namespaces = selector(peer["namespaceSelector"]) if "namespaceSelector" in peer else None
     return PodGroup("" if namespaces is not None else namespace, namespaces, selector(peer.get("podSelector")))
+
+
+def _block(networks: Iterable[str], without: Iterable[str] = ()) -> Block:
+    """Pods have IPv4 addresses here; a network of IPv6 holds none of them."""
+    return Block(tuple(n for n in networks if ":" not in n), tuple(n for n in without if ":" not in n))
 
 
 def _port(port: Object) -> Port:
@@ -158,7 +163,7 @@ def _admin_rules(rules: Iterable[Object], side: str, direction: str) -> tuple[Ru
 
 def _admin_peer(peer: Object) -> Peer:
     if "networks" in peer:
-        return Block(tuple(peer["networks"]))
+        return _block(peer["networks"])
     return _subject(peer)
 
 

@@ -88,11 +88,14 @@ def action_of(read: Any, tables: dict[int, t.Table]) -> a.Action:
             nested = {type(x).__name__: x for x in read.actions}
             nat, load = nested.pop("NXActionNAT", None), nested.pop("OFPActionSetField", None)
             assert not nested
-            # Every bit that is written is one of the mark's: others stay as they are.
-            assert load is None or (load.key, load.value[0]) == ("ct_mark", load.value[1])
-            mark = None if load is None else load.value[0]
+            # Bits that are written are set or cleared: others stay as they are.
+            assert load is None or (load.key == "ct_mark" and load.value[0] & ~load.value[1] == 0)
+            mark = None if load is None else load.value[0] or None
+            unmark = 0 if load is None else load.value[1] & ~load.value[0]
             commit = {0: False, 1: True}[read.flags]
-            return a.Ct(read.zone_ofs_nbits, tables[read.recirc_table], commit, nat and nat_of(nat), mark)
+            return a.Ct(read.zone_ofs_nbits, tables[read.recirc_table], commit, nat and nat_of(nat), mark, unmark)
+        case "NXActionConjunction":
+            return a.Conjunction(read.id, read.clause + 1, read.n_clauses)
     raise AssertionError(f"{read} is nothing we send")
 
 
@@ -207,6 +210,8 @@ def test_exact_match_means_the_same_on_the_wire(field: f.Field, value: int | str
         match("ip", ct_state="+inv+trk", ct_mark=(1, 1)),
         match(PktSource=3, Hairpin=1, DropReason=2),
         match("tcp", PktSource=0, nw_dst="10.96.0.10", tp_dst=443),
+        match("sctp", tp_dst=(80, 0xFFF0)),
+        match("ip", conj_id=7),
         match(),
     ],
     ids=match_text,
@@ -239,6 +244,14 @@ def test_every_flow_of_a_program_comes_back_as_it_was_with_its_cookie_in_place(n
         assert (items, actions) == (set(sent.match), sent.actions)
         assert (message.idle_timeout, message.hard_timeout, message.flags) == (0, 0, 0)
         assert struct.unpack_from("!Q", raw, 8) == (message.cookie,) == (sent.cookie,)
+
+
+def test_clauses_and_a_cleared_mark_mean_the_same_on_the_wire() -> None:
+    tables = {table.number: table for table in t.POD_BRIDGE}
+    clauses = a.Conjunction(7, 1, 3), a.Conjunction(8, 2, 2)
+    clear = (a.Ct(a.ZONE, t.DROP, commit=True, unmark=a.ALLOWED),)
+    for table, actions in ((t.EGRESS_POLICY, clauses), (t.DENY, clear)):
+        assert flow_of(wire.set_flow(flow(table, match("ip"), *actions)), tables)[2] == actions
 
 
 # Netronome's property: dp_hash, over ports of UDP too.

@@ -1,0 +1,333 @@
+"""Which policies concern which pods and which nodes, kept up with every change.
+
+What one node must hold (NodePolicies) is a function of the objects alone: a new index that is told of the same objects
+gives the same. All that is kept besides is found again by being asked for the same thing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from zlib import crc32
+
+from controllers.flow.fields import ip_text
+from controllers.policy import clauses, read
+from controllers.policy.clauses import Conjunction, Draft, PortMatch
+from controllers.policy.evaluate import Cluster
+from controllers.policy.model import DIRECTIONS, NAMESPACED, Block, LabelSelector, Pod, PodGroup, Policy
+
+Object = Mapping[str, Any]
+# Of which conjunction, and which of its clauses.
+Member = tuple[Conjunction, int]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A pod of the node that policies govern in one direction. isolated: what nothing allows is denied."""
+
+    direction: str
+    pod: str
+    ip: int
+    isolated: bool
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PeerAddress:
+    """A network at the other end, /32 for a pod."""
+
+    direction: str
+    network: str
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PeerPort:
+    """Ports of the destination."""
+
+    direction: str
+    match: PortMatch
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodePolicies:
+    """Everything policies ask of one node's switch. Parts that did not change are the same objects as before."""
+
+    subjects: tuple[Subject, ...] = ()
+    addresses: tuple[PeerAddress, ...] = ()
+    ports: tuple[PeerPort, ...] = ()
+    conjunctions: tuple[Conjunction, ...] = ()
+
+
+@dataclass(slots=True)
+class _Group:
+    """Pods of a group by node, and how many conjunctions and policies ask for it."""
+
+    nodes: dict[str, dict[str, None]] = field(default_factory=dict)
+    wanted: int = 0
+
+    def put(self, pod: Pod) -> None:
+        """The pod belongs to it."""
+        self.nodes.setdefault(pod.node, {})[pod.key] = None
+
+    def take(self, pod: Pod) -> None:
+        """The pod does not belong to it any more."""
+        there = self.nodes[pod.node]
+        del there[pod.key]
+        if not there:
+            del self.nodes[pod.node]
+
+
+class PolicyIndex:
+    """Watch events in, what each node must hold out."""
+
+    def __init__(self) -> None:
+        self.policies: dict[tuple[str, str], Policy] = {}
+        self.pods: dict[str, Pod] = {}
+        self._namespaces: dict[str, Object] = {}
+        self._drafts: dict[tuple[str, str], tuple[Draft, ...]] = {}
+        self._conjunctions: dict[str, Conjunction] = {}
+        self._groups: dict[PodGroup, _Group] = {}
+        # Where to look for the groups of a pod: (namespace or "", a label it must have or None).
+        self._places: dict[tuple[str, tuple[str, str] | None], dict[PodGroup, None]] = {}
+        self._groups_of: dict[str, tuple[PodGroup, ...]] = {}
+        self._named: Counter[tuple[str, str, int]] = Counter()
+        self._version = 0
+        self._stale = False
+        self._nodes: dict[str, tuple[Any, NodePolicies]] = {}
+        self._kept: dict[str, Mapping[tuple[Any, ...], Any]] = {}
+
+    def apply(self, kind: str, event: str, thing: Object) -> None:
+        """Take one event. Kinds that policies do not speak of change nothing."""
+        gone = event == "DELETED"
+        if kind == "Pod":
+            found = read.pod(thing)
+            self._pod(found.key, None if gone else found)
+        elif kind == "Namespace":
+            name = thing["metadata"]["name"]
+            before = self._labels(name)
+            if gone:
+                self._namespaces.pop(name, None)
+            else:
+                self._namespaces[name] = thing
+            if self._labels(name) != before:
+                for pod in [p for p in self.pods.values() if p.namespace == name]:
+                    self._regroup(pod)
+        elif (policy := read.policy(thing)) is not None:
+            key = kind, policy.key
+            if self.policies.get(key) != (None if gone else policy):
+                self._policy(key, None if gone else policy)
+
+    def cluster(self, nodes: Mapping[int, str]) -> Cluster:
+        """All of it as the evaluator takes it. nodes: whose each node address is."""
+        names = {*self._namespaces, *(p.namespace for p in self.pods.values())}
+        labels = {name: self._labels(name) for name in names}
+        return Cluster(labels, self.pods, list(self.policies.values()), nodes)
+
+    def _labels(self, namespace: str) -> dict[str, str]:
+        return read.namespace_labels(namespace, self._namespaces.get(namespace))
+
+    def _pod(self, key: str, pod: Pod | None) -> None:
+        before = self.pods.get(key)
+        if before == pod:
+            return
+        if before is not None:
+            self._count(before, -1)
+            self._leave(before)
+            del self.pods[key]
+        if pod is not None:
+            self.pods[key] = pod
+            self._count(pod, 1)
+            self._regroup(pod)
+        self._version += 1
+
+    def _count(self, pod: Pod, step: int) -> None:
+        """A named port's number that is new, or the last of its kind, makes other conjunctions of some rules."""
+        for port in () if pod.host_network else pod.ports:
+            key = port.name, port.protocol, port.number
+            before = self._named[key]
+            self._named[key] += step
+            if not before or not self._named[key]:
+                self._named += Counter()  # leaves out what is none
+                self._stale = True
+
+    def _leave(self, pod: Pod) -> None:
+        for group in self._groups_of.pop(pod.key, ()):
+            self._groups[group].take(pod)
+
+    def _regroup(self, pod: Pod) -> None:
+        """Find the groups a pod belongs to."""
+        labels = self._labels(pod.namespace)
+        found = []
+        for namespace in (pod.namespace, ""):
+            for label in (None, *pod.labels.items()):
+                there = self._places.get((namespace, label), ())
+                found += [group for group in there if group.contains(pod, labels)]
+        if tuple(found) == self._groups_of.get(pod.key):
+            return
+        self._leave(pod)
+        self._groups_of[pod.key] = tuple(found)
+        for group in found:
+            self._groups[group].put(pod)
+        self._version += 1
+
+    def _policy(self, key: tuple[str, str], policy: Policy | None) -> None:
+        before = self.policies.pop(key, None)
+        if policy is not None:
+            self.policies[key] = policy
+            self._want(policy.subject, 1)
+        if before is not None:
+            self._want(before.subject, -1)
+        self._redraft(key, policy)
+        self._stale = True
+        self._version += 1
+
+    def _redraft(self, key: tuple[str, str], policy: Policy | None) -> None:
+        named: dict[tuple[str, str], list[int]] = {}
+        for name, protocol, number in self._named:
+            named.setdefault((name, protocol), []).append(number)
+        after = tuple(clauses.drafts(policy, named)) if policy is not None else ()
+        before = self._drafts.pop(key, ())
+        if policy is not None:
+            self._drafts[key] = after
+        if before == after:
+            return
+        for many, step in ((after, 1), (before, -1)):
+            for draft in many:
+                for group in _groups(draft):
+                    self._want(group, step)
+
+    def _want(self, group: PodGroup, step: int) -> None:
+        """Keep a group for as long as something asks for it."""
+        have = self._groups.get(group)
+        place = group.namespace if group.namespaces is None else "", _needed(group)
+        if have is None:
+            have = self._groups[group] = _Group()
+            self._places.setdefault(place, {})[group] = None
+            for pod in self.pods.values():
+                if group.contains(pod, self._labels(pod.namespace)):
+                    have.put(pod)
+                    self._groups_of[pod.key] = (*self._groups_of.get(pod.key, ()), group)
+        have.wanted += step
+        if not have.wanted:
+            del self._groups[group], self._places[place][group]
+            for key in (key for there in have.nodes.values() for key in there):
+                self._groups_of[key] = tuple(g for g in self._groups_of[key] if g != group)
+
+    def _refresh(self) -> None:
+        """Number and rank the conjunctions; those that stay as they were stay the same objects."""
+        if not self._stale:
+            return
+        self._stale = False
+        for key, policy in self.policies.items():
+            if any(p.name for d in DIRECTIONS for r in policy.rules(d) or () for p in r.ports or ()):
+                self._redraft(key, policy)
+        # In the order of their keys, for nothing may depend on the order of events.
+        every = sorted((d for drafts in self._drafts.values() for d in drafts), key=lambda d: d.key)
+        numbers, ranks = _numbers(draft.key for draft in every), clauses.ranked(every)
+        before, self._conjunctions = self._conjunctions, {}
+        for draft in every:
+            made = draft.made(numbers[draft.key], ranks.get(draft.key, -1))
+            have = before.get(draft.key)
+            self._conjunctions[draft.key] = have if have is not None and _same(have, made) else made
+        self._version += 1
+
+    def node(self, name: str, enforced: Collection[str]) -> NodePolicies:
+        """What the node must hold. enforced: kinds of policies that have an effect."""
+        self._refresh()
+        stamp = self._version, tuple(enforced)
+        have = self._nodes.get(name)
+        if have is None or have[0] != stamp:
+            have = self._nodes[name] = stamp, self._node(name, enforced)
+        return have[1]
+
+    def _node(self, name: str, enforced: Collection[str]) -> NodePolicies:
+        every = self._conjunctions.values()
+        here = [c for c in every if name in self._groups[c.subject].nodes and _kind(c.policy) in enforced]
+        subjects: dict[tuple[str, str], list[Member]] = {}
+        peers: dict[tuple[str, str], list[Member]] = {}
+        ports: dict[tuple[str, PortMatch], list[Member]] = {}
+        for c in here:
+            for pod in self._groups[c.subject].nodes[name]:
+                subjects.setdefault((c.direction, pod), []).append((c, 1))
+            for network in dict.fromkeys(n for peer in c.peers or () for n in self._networks(peer)):
+                peers.setdefault((c.direction, network), []).append((c, 2))
+            for port in c.ports or ():
+                ports.setdefault((c.direction, port), []).append((c, c.clauses))
+        isolated = self._isolated(name, enforced)
+        governed = [key for key in sorted({*subjects, *isolated}) if self.pods[key[1]].ip]
+        keep = _Keep(self._kept.get(name, {}))
+        found = NodePolicies(
+            tuple(
+                keep.same(Subject, *key, self.pods[key[1]].ip, key in isolated, tuple(subjects.get(key, ())))
+                for key in governed
+            ),
+            tuple(keep.same(PeerAddress, *key, tuple(peers[key])) for key in sorted(peers)),
+            tuple(keep.same(PeerPort, *key, tuple(ports[key])) for key in sorted(ports)),
+            tuple(here),
+        )
+        self._kept[name] = keep.used
+        return found
+
+    def _isolated(self, node: str, enforced: Collection[str]) -> set[tuple[str, str]]:
+        """Directions of the node's pods in which only what some policy allows is allowed."""
+        return {
+            (direction, pod)
+            for policy in self.policies.values()
+            if policy.closes and policy.tier == NAMESPACED and _kind(policy.key) in enforced
+            for direction in DIRECTIONS
+            if policy.rules(direction) is not None
+            for pod in self._groups[policy.subject].nodes.get(node, ())
+        }
+
+    def _networks(self, peer: PodGroup | Block) -> Iterable[str]:
+        if isinstance(peer, Block):
+            return clauses.networks(peer)
+        pods = (self.pods[key] for there in self._groups[peer].nodes.values() for key in there)
+        return [f"{ip_text(pod.ip)}/32" for pod in pods if pod.ip]
+
+
+class _Keep:
+    """Gives back what was made last time of the same values, so that who compares by identity sees no change."""
+
+    def __init__(self, before: Mapping[tuple[Any, ...], Any]) -> None:
+        self._before = before
+        self.used: dict[tuple[Any, ...], Any] = {}
+
+    def same(self, kind: Callable[..., _T], *values: Any) -> _T:
+        """The value of this kind."""
+        key = kind, *values
+        found = self.used[key] = self._before.get(key) or kind(*values)
+        return found
+
+
+def _kind(key: str) -> str:
+    return key.partition(" ")[0]
+
+
+def _groups(draft: Draft) -> list[PodGroup]:
+    return [draft.subject, *(p for p in draft.peers or () if isinstance(p, PodGroup))]
+
+
+def _needed(group: PodGroup) -> tuple[str, str] | None:
+    """A label that every pod of the group has, if there is one."""
+    equal = group.pods.equal if isinstance(group.pods, LabelSelector) else ()
+    return equal[0] if equal else None
+
+
+def _same(one: Conjunction, two: Conjunction) -> bool:
+    return all(getattr(one, name) == getattr(two, name) for name in Conjunction.__slots__)
+
+
+def _numbers(keys: Iterable[str]) -> dict[str, int]:
+    """A number in 1..2^30-1 for each key, which others' coming and going does not change (but for a collision)."""
+    taken: dict[int, str] = {}
+    for start, key in sorted((crc32(key.encode()) & 0x3FFFFFFF or 1, key) for key in keys):
+        while start in taken:
+            start = start % 0x3FFFFFFF + 1
+        taken[start] = key
+    return {key: number for number, key in taken.items()}
