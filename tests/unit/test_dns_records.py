@@ -270,6 +270,12 @@ def test_refusals() -> None:
     assert reply(dns.message.make_response(dns.message.make_query("a.", "A")).to_wire(), many, False, True) is None
 
 
+def test_a_mistake_of_ours_is_servfail(capsys: pytest.CaptureFixture[str]) -> None:
+    wire = dns.message.make_query("many.", "A").to_wire()
+    assert answered(wire, lambda *_: Answer(records=(Record("x.", "A", "no address"),))).rcode() == dns.rcode.SERVFAIL
+    assert "Text input is malformed" in capsys.readouterr().err
+
+
 def test_whose_answer_it_is() -> None:
     question = fresh(dns.message.make_query("www.example.com.", "A").to_wire())
     answer = dns.message.make_response(dns.message.from_wire(question)).to_wire()

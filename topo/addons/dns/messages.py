@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,12 +48,15 @@ def reply(wire: bytes, lookup: Lookup, tcp: bool, has_upstream: bool) -> bytes |
         return _header(wire, dns.rcode.NOTIMP)
     try:
         query = dns.message.from_wire(wire, ignore_trailing=True)
-        limit = _TCP if tcp else min(max(query.payload, _PLAIN), _LARGEST)
-        if len(query.question) != 1:  # RFC 9619
-            return _header(wire, dns.rcode.FORMERR)
-        return _answer(wire, query, lookup, limit, has_upstream)
     except Exception:  # what a stranger sends can break a parser in ways that nobody lists
         return _header(wire, dns.rcode.FORMERR)
+    if len(query.question) != 1:  # RFC 9619
+        return _header(wire, dns.rcode.FORMERR)
+    try:
+        return _answer(wire, query, lookup, _TCP if tcp else min(max(query.payload, _PLAIN), _LARGEST), has_upstream)
+    except Exception:  # a mistake of ours, or an object's name that no message can hold; others are answered on
+        traceback.print_exc()
+        return _header(wire, dns.rcode.SERVFAIL)
 
 
 def _answer(wire: bytes, query: dns.message.Message, lookup: Lookup, limit: int, has_upstream: bool) -> bytes | Forward:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from topo.addons.dns.messages import Forward, Lookup, fresh, is_answer, reply
@@ -59,7 +59,7 @@ class Server:
                 sock.close()
 
     def _converse(self, sock: socket.socket) -> None:
-        with sock, suppress(OSError):
+        with self._free_connection(), sock, suppress(OSError):
             sock.settimeout(_IDLE)
             while (wire := _receive(sock)) is not None:
                 answer = reply(wire, self._lookup, tcp=True, has_upstream=self._upstream is not None)
@@ -68,7 +68,13 @@ class Server:
                 if answer is None:
                     break
                 sock.sendall(struct.pack("!H", len(answer)) + answer)
-        self._connections.release()
+
+    @contextmanager
+    def _free_connection(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._connections.release()
 
     def _forward(self, question: Forward, tcp: bool) -> bytes:
         """The upstream is asked the way we were, so that an answer too large for UDP makes our own client use TCP."""
