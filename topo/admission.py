@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from topo.cluster.errors import InputError
 from topo.cluster.store import Object
 from topo.cluster.wiring import COMMAND
+from topo.control.allocation import NODE_PORTS
 
 _TEMPLATED = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job")
 
@@ -24,7 +25,7 @@ def check(objects: Iterable[Object], nodes: Iterable[str], services: IPv4Network
     new = {_name(thing) for thing in objects if thing["kind"] == "Service"}
     old = [service for service in there if _name(service) not in new]
     taken = {s["spec"]["clusterIP"]: _name(s) for s in old if s["spec"].get("clusterIP")}
-    ports = {p["nodePort"]: _name(s) for s in old for p in s["spec"].get("ports", ()) if p.get("nodePort")}
+    ports = {number: _name(s) for s in old for _, number in _ports_of_nodes(s)}
     known = {*nodes, *(o["metadata"]["name"] for o in objects if o["kind"] == "Node")}
     for thing in objects:
         if thing["kind"] == "Service":
@@ -47,9 +48,20 @@ def check_change(old: Object | None, new: Object) -> None:
         and old["spec"].get("selector") != new["spec"]["selector"]
     ):
         raise InputError(f"{_where(new)}: spec.selector", "cannot be changed", "the old selector, or delete it first")
-    address = new["spec"].get("clusterIP") if new["kind"] == "Service" else None
-    if address and old["spec"].get("clusterIP") not in (None, "", address):
-        raise InputError(f"{_where(new)}: spec.clusterIP", "cannot be changed", old["spec"]["clusterIP"])
+    if new["kind"] == "Service":
+        _same_address(old["spec"], new)
+
+
+def _same_address(old: Mapping[str, Any], new: Object) -> None:
+    """Source: Kubernetes' API server: an address, or having none, is for life, except of an ExternalName Service."""
+    spec, have = new["spec"], old.get("clusterIP")
+    where = f"{_where(new)}: spec.clusterIP"
+    if "ExternalName" in (old.get("type"), spec.get("type")):
+        return
+    if spec.get("clusterIP") and have not in (None, "", spec["clusterIP"]):
+        raise InputError(where, "cannot be changed", have or "")
+    if have == "None" and spec.get("type") in ("NodePort", "LoadBalancer"):
+        raise InputError(where, f"a {spec['type']} Service cannot be headless", "to delete it first")
 
 
 def _name(thing: Object) -> str:
@@ -60,12 +72,23 @@ def _where(thing: Object) -> str:
     return f"{thing['kind']} {_name(thing)}"
 
 
+def _ports_of_nodes(service: Object) -> Iterator[tuple[str, int]]:
+    """(field, number) of every port of the nodes that a Service names."""
+    spec = service["spec"]
+    for i, port in enumerate(spec.get("ports", ())):
+        if port.get("nodePort"):
+            yield f"spec.ports[{i}].nodePort", port["nodePort"]
+    if spec.get("healthCheckNodePort"):
+        yield "spec.healthCheckNodePort", spec["healthCheckNodePort"]
+
+
 def _node_ports(service: Object, taken: dict[int, str]) -> None:
     """Source: Kubernetes' API server, which says "provided port is already allocated"."""
-    for i, port in enumerate(service["spec"].get("ports", ())):
-        number, name = port.get("nodePort"), _name(service)
-        if number and taken.setdefault(number, name) != name:
-            where = f"{_where(service)}: spec.ports[{i}].nodePort"
+    for field, number in _ports_of_nodes(service):
+        where, name = f"{_where(service)}: {field}", _name(service)
+        if number not in NODE_PORTS:
+            raise InputError(where, f"{number} is out of range", f"{NODE_PORTS.start} to {NODE_PORTS.stop - 1}")
+        if taken.setdefault(number, name) != name:
             problem = f"{number}: the port is already allocated, to Service {taken[number]}"
             raise InputError(where, problem, "another port, or none")
 
@@ -89,7 +112,7 @@ def _pod(pod: Mapping[str, Any], where: str, nodes: set[str]) -> None:
         raise InputError(
             f"{where}: spec.nodeName", f"there is no node {wanted!r}", f"one of: {', '.join(sorted(nodes))}"
         )
-    containers = {c["name"] for c in spec["containers"]}
+    containers = {c["name"] for c in (*spec["containers"], *(spec.get("initContainers") or ()))}
     for key, line in (meta.get("annotations") or {}).items():
         name, _, container = key.partition(f"{COMMAND}.")
         if key != COMMAND and not (name == "" and container):

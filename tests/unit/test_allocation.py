@@ -118,8 +118,38 @@ def test_a_chosen_load_balancer_address_is_given_once() -> None:
         service("two", type="LoadBalancer", loadBalancerIP="172.18.255.195"),
     )
     assert one["status"]["loadBalancer"]["ingress"] == [{"ip": "172.18.255.195"}]
-    assert two["status"]["loadBalancer"]["ingress"] != one["status"]["loadBalancer"]["ingress"]
+    assert "status" not in two
     assert server.problems == ["172.18.255.195 is in use or cannot be given"]
+    server.allocator.forget(key_of(one))
+    assert server.allocator.gave_back
+    (two,) = server.apply(two)
+    assert two["status"]["loadBalancer"]["ingress"] == [{"ip": "172.18.255.195"}]
+
+
+def test_another_load_balancer_address_takes_the_place_of_the_one_that_was_given() -> None:
+    server = Server()
+    (made,) = server.apply(service(type="LoadBalancer"))
+    made["spec"]["loadBalancerIP"] = "172.18.255.197"
+    (made,) = server.apply(made)
+    assert made["status"]["loadBalancer"]["ingress"] == [{"ip": "172.18.255.197"}]
+    assert len(server.balancers) == 1
+
+
+def test_one_port_of_two_protocols_has_one_node_port() -> None:
+    ports = [{"name": p, "port": 53, "protocol": p.upper()} for p in ("tcp", "udp")]
+    (made,) = Server().apply(service("dns", *ports, {"name": "metrics", "port": 9153}, type="NodePort"))
+    assert node_ports(made) == [30086, 30086, 30087]
+
+
+def test_a_port_keeps_its_node_port_by_its_name() -> None:
+    server = Server()
+    server.apply(service("web", {"port": 80}, type="NodePort"))
+    (made,) = server.apply(service("web", {"port": 81}, type="NodePort"))
+    assert node_ports(made) == [30086]
+    # Names that other things are held by are as good as any.
+    names = ("ip", "lb", "health")
+    (made,) = server.apply(service("x", *({"name": n, "port": i} for i, n in enumerate(names, 1)), type="LoadBalancer"))
+    assert len(set(node_ports(made))) == 3 and made["spec"]["clusterIP"] == "10.96.1.1"
 
 
 def test_an_empty_pool_and_a_missing_one_say_so() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topo.cluster.store import Object
-from topo.control.endpoints import MANAGED_BY, MOST, OURS, SERVICE_NAME, slices
+from topo.control.endpoints import HEADLESS, MANAGED_BY, MOST, OURS, SERVICE_NAME, slices
 
 
 def service(*ports: dict[str, Any], **spec: Any) -> Object:
@@ -193,9 +193,45 @@ def test_a_headless_service_without_ports_has_its_pods() -> None:
     assert addresses([one]) == [["10.244.0.1"]]
 
 
-def test_a_pods_hostname_is_told() -> None:
-    (one,) = slices(service(), [pod(1, hostname="web-0", subdomain="web"), pod(2)])
-    assert [e.get("hostname") for e in one["endpoints"]] == ["web-0", None]
+def test_a_pods_hostname_is_told_in_the_service_that_is_its_subdomain() -> None:
+    pods = [pod(1, hostname="web-0", subdomain="web"), pod(2), pod(3, hostname="web-0", subdomain="other")]
+    (one,) = slices(service(clusterIP="None"), pods)
+    assert [e.get("hostname") for e in one["endpoints"]] == ["web-0", None, None]
+    assert one["metadata"]["labels"] == {SERVICE_NAME: "web", MANAGED_BY: OURS, HEADLESS: ""}
+
+
+def test_a_port_of_a_sidecar_is_found_by_name() -> None:
+    beside = {"name": "s", "restartPolicy": "Always", "ports": [{"name": "proxy", "containerPort": 15001}]}
+    done = {"name": "i", "ports": [{"name": "proxy", "containerPort": 1}]}
+    (one,) = slices(service({"port": 80, "targetPort": "proxy"}), [pod(1, initContainers=[done, beside])])
+    assert numbers(one) == {"": 15001}
+
+
+NODES = {
+    "n0": {"kind": "Node", "metadata": {"name": "n0"}},
+    "n1": {"kind": "Node", "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "a"}}},
+}
+BY_ZONE, BY_NODE = {"forZones": [{"name": "a"}]}, {"forNodes": [{"name": "n0"}]}
+
+
+@pytest.mark.parametrize(
+    ("wish", "hints"),
+    [
+        (None, [None, None]),
+        ("PreferClose", [BY_ZONE, None]),
+        ("PreferSameZone", [BY_ZONE, None]),
+        ("PreferSameNode", [{**BY_ZONE, "forNodes": [{"name": "n1"}]}, BY_NODE]),
+    ],
+)
+def test_hints_follow_the_wish_for_closeness(wish: str | None, hints: list[Any]) -> None:
+    (one,) = slices(service(trafficDistribution=wish), [pod(1), pod(3)], NODES)
+    assert [e.get("hints") for e in one["endpoints"]] == hints
+    assert [e.get("zone") for e in one["endpoints"]] == ["a", None]
+
+
+def test_only_ready_endpoints_have_hints() -> None:
+    (one,) = slices(service(trafficDistribution="PreferClose"), [pod(1, ready=False), pod(4, ending=True)], NODES)
+    assert all("hints" not in e and e["zone"] == "a" for e in one["endpoints"])
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(100, [100]), (101, [100, 1]), (250, [100, 100, 50])])

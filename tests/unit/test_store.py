@@ -175,7 +175,33 @@ def test_marking_deleted_stamps_once_and_tells_once() -> None:
     assert kinds(watch) == [(MODIFIED, "web")]
     stored = store.get("Pod", "default", "web")
     assert stored is not None
-    assert stored["metadata"]["deletionTimestamp"] == "2024-01-01T00:00:01Z"
+    assert stored["metadata"]["deletionTimestamp"] == "2024-01-01T00:00:31Z"  # when it must have ended
+    assert stored["metadata"]["deletionGracePeriodSeconds"] == 30
+
+
+def test_the_end_of_a_pod_can_be_asked_for_earlier_but_not_later() -> None:
+    store = Store(lambda: datetime(2024, 1, 1, tzinfo=UTC))
+    store.create(pod(terminationGracePeriodSeconds=10))
+    seen = []
+    for grace in (None, 60, 5, 7, 0):
+        store.mark_deleted("Pod", "default", "web", grace)
+        meta = (store.get("Pod", "default", "web") or {})["metadata"]
+        seen.append((meta["deletionTimestamp"][-3:-1], meta["deletionGracePeriodSeconds"]))
+    assert seen == [("10", 10), ("10", 10), ("05", 5), ("05", 5), ("00", 0)]
+
+
+def test_applying_a_service_again_keeps_its_node_ports_by_name() -> None:
+    store = Store()
+    ports = [{"name": "a", "port": 1}, {"name": "b", "port": 2}]
+    store.apply(service(type="NodePort", ports=ports))
+    for i in (0, 1):
+        store.update("Service", "default", "web", lambda s, i=i: s["spec"]["ports"][i].update(nodePort=30100 + i))
+    assert store.apply(service(type="NodePort", ports=ports))[0] == "unchanged"
+    _, new = store.apply(service(type="NodePort", ports=[{"name": "b", "port": 3}, {"name": "c", "port": 4}]))
+    assert new["spec"]["ports"] == [{"name": "b", "port": 3, "nodePort": 30101}, {"name": "c", "port": 4}]
+    _, new = store.apply(service(type="NodePort", ports=[{"name": "b", "port": 3}, {**ports[0], "nodePort": 30101}]))
+    assert [p.get("nodePort") for p in new["spec"]["ports"]] == [None, 30101]
+    assert "nodePort" not in store.apply(service(ports=ports))[1]["spec"]["ports"][0]
 
 
 def test_applying_says_created_then_unchanged_then_configured() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topo.cluster.store import Object, Store, key_of
-from topo.control.workloads import Plan, is_ending, is_ready, owned, plan, template_hash
+from topo.control.rollout import limits
+from topo.control.workloads import Plan, is_ending, is_over, is_ready, owned, plan, template_hash
 
 
 def workload(kind: str, replicas: int | None = None, image: str = "v1", **spec: Any) -> Object:
@@ -49,6 +51,7 @@ class World:
         self.store = Store()
         self.key = key_of(self.store.create(owner))
         self.nodes = list(nodes)
+        self.now = datetime(2024, 1, 1, tzinfo=UTC)
         self._names = count()
 
     @property
@@ -74,10 +77,10 @@ class World:
         """What the workload wants done now."""
         owner = self.store.get(*(key or self.key))
         assert owner is not None
-        children = owned(owner, self.sets + self.pods)
+        children = owned(owner, self.sets + self.store.list("ControllerRevision") + self.pods)
         if owner["kind"] == "Deployment":
             children += [p for s in children for p in owned(s, self.pods)]
-        return plan(owner, children, self.nodes, lambda: f"x{next(self._names):04}")
+        return plan(owner, children, self.nodes, lambda: f"x{next(self._names):04}", self.now)
 
     def step(self) -> bool:
         """Carry out one plan of each: the workload, then its ReplicaSets. False if nothing was to be done."""
@@ -123,7 +126,11 @@ class World:
         return sum(is_ready(p) and not is_ending(p) for p in self.pods)
 
     def images(self) -> list[str]:
-        return [p["spec"]["containers"][0]["image"] for p in self.pods if not is_ending(p)]
+        return [image(p) for p in self.pods if not is_ending(p)]
+
+
+def image(pod: Object) -> str:
+    return str(pod["spec"]["containers"][0]["image"])
 
 
 # Deployment
@@ -206,20 +213,79 @@ def test_a_new_template_is_rolled_out_and_the_old_replica_set_removed() -> None:
     assert [s["spec"]["replicas"] for s in world.sets] == [3]
 
 
+@pytest.mark.parametrize(
+    ("rolling", "wanted", "expected"),
+    [
+        ({}, 4, (1, 1)),
+        ({}, 3, (1, 0)),  # a quarter of three: one more, none less
+        ({}, 10, (3, 2)),
+        ({"maxSurge": 2, "maxUnavailable": "50%"}, 5, (2, 2)),
+        ({"maxSurge": 0, "maxUnavailable": 0}, 3, (0, 1)),
+        ({"maxSurge": "0%", "maxUnavailable": "10%"}, 3, (0, 1)),
+    ],
+)
+def test_a_roll_may_have_so_many_pods_more_and_so_many_less(
+    rolling: Object, wanted: int, expected: tuple[int, int]
+) -> None:
+    assert limits(rolling, wanted) == expected
+
+
 def test_old_pods_stay_until_new_ones_are_ready_one_for_one() -> None:
     world = World(workload("Deployment", 3))
     world.settle()
     world.apply(workload("Deployment", 3, image="v2"))
-    while world.step():
-        pass
-    assert sorted(world.images()) == ["v1"] * 3 + ["v2"] * 3
-    for left in (2, 1, 0):
-        fresh = next(p for p in world.pods if not is_ready(p))
-        world.edit(fresh, set_ready)
+    for old in (3, 2, 1):
         while world.step() or world.end_pods():
             pass
-        assert world.images().count("v1") == left
-    assert world.ready() == 3
+        assert sorted(world.images()) == ["v1"] * old + ["v2"] * (4 - old)
+        fresh = next(p for p in world.pods if not is_ready(p))
+        world.edit(fresh, set_ready)
+    world.settle()
+    assert world.images() == ["v2"] * 3
+
+
+def test_recreating_makes_new_pods_when_the_last_old_one_is_gone() -> None:
+    again = {"strategy": {"type": "Recreate"}}
+    world = World(workload("Deployment", 3, **again))
+    world.settle()
+    world.apply(workload("Deployment", 3, image="v2", **again))
+    while world.step():
+        pass
+    assert world.images() == []
+    assert len(world.pods) == 3
+    world.end_pods()
+    world.settle()
+    assert world.images() == ["v2"] * 3
+    assert len(world.sets) == 1
+
+
+def test_a_paused_deployment_is_scaled_but_not_rolled() -> None:
+    world = World(workload("Deployment", 2))
+    world.settle()
+    world.apply(workload("Deployment", 4, image="v2", paused=True))
+    world.settle()
+    assert world.images() == ["v1"] * 4
+    world.apply(workload("Deployment", 1, image="v2", paused=True))
+    world.settle()
+    assert world.images() == ["v1"]
+
+
+def test_a_pod_counts_only_after_it_has_been_ready_for_so_many_seconds() -> None:
+    world = World(workload("Deployment", 1))
+    world.settle()
+    world.apply(workload("Deployment", 1, image="v2", minReadySeconds=10))
+    while world.step():
+        pass
+    fresh = next(p for p in world.pods if not is_ready(p))
+    world.edit(fresh, set_ready)
+    since = {"type": "Ready", "status": "True", "lastTransitionTime": "2024-01-01T00:00:00Z"}
+    world.edit(fresh, lambda p: p["status"].update(conditions=[since]))
+    world.now += timedelta(seconds=4)
+    assert world.plan() == Plan(again=6)
+    assert sorted(world.images()) == ["v1", "v2"]
+    world.now += timedelta(seconds=6)
+    world.settle()
+    assert world.images() == ["v2"]
 
 
 def test_a_template_that_never_becomes_ready_leaves_the_old_pods_alone() -> None:
@@ -228,7 +294,7 @@ def test_a_template_that_never_becomes_ready_leaves_the_old_pods_alone() -> None
     world.apply(workload("Deployment", 2, image="broken"))
     while world.step() or world.end_pods():
         pass
-    assert sorted(world.images()) == ["broken"] * 2 + ["v1"] * 2
+    assert sorted(world.images()) == ["broken"] + ["v1"] * 2
     world.apply(workload("Deployment", 2))  # and back
     while world.step() or world.end_pods():
         pass
@@ -293,7 +359,7 @@ STEPS = st.lists(
 
 @given(st.integers(1, 4), STEPS)
 @settings(max_examples=60, deadline=None)
-def test_rolling_never_goes_below_the_wanted_number_of_ready_pods(wanted: int, steps: list[tuple[str, int]]) -> None:
+def test_rolling_keeps_within_its_limits(wanted: int, steps: list[tuple[str, int]]) -> None:
     world = World(workload("Deployment", wanted))
     world.settle()
     image = 1
@@ -309,28 +375,49 @@ def test_rolling_never_goes_below_the_wanted_number_of_ready_pods(wanted: int, s
             case "roll":
                 image = number
                 world.apply(workload("Deployment", wanted, image=f"v{number}"))
-        assert world.ready() >= wanted
+        surge, unavailable = limits({}, wanted)
+        assert world.ready() >= wanted - unavailable
+        assert len(world.names) <= wanted + surge
     world.settle()
     assert world.images() == [f"v{image}"] * wanted
     assert len(world.sets) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the oldest ReplicaSet is kept first, ready or not")
 def test_scaling_down_in_the_middle_of_a_roll_keeps_a_ready_pod() -> None:
     world = World(workload("Deployment", 3))
     world.step()  # v1 never becomes ready
     world.apply(workload("Deployment", 3, image="v2"))
-    while world.step():
-        pass
-    for pod in [p for p in world.pods if p["spec"]["containers"][0]["image"] == "v2"][:2]:
-        world.edit(pod, set_ready)
+    for _ in range(2):
+        while world.step() or world.end_pods():
+            pass
+        world.edit(next(p for p in world.pods if image(p) == "v2" and not is_ready(p)), set_ready)
     while world.step() or world.end_pods():
         pass
     assert world.ready() == 2
     world.apply(workload("Deployment", 1, image="v3"))
     while world.step() or world.end_pods():
         pass
-    assert world.ready() >= 1
+    assert world.ready() == 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 3), st.integers(0, 8)), min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_rolling_and_scaling_together_never_lose_more_than_is_allowed(changes: list[tuple[int, int, int]]) -> None:
+    world = World(workload("Deployment", changes[0][0]))
+    world.settle()
+    for wanted, number, steps in changes:
+        before = world.ready()
+        world.apply(workload("Deployment", wanted, image=f"v{number}"))
+        _, unavailable = limits({}, wanted)
+        for i in range(steps):
+            world.step()
+            world.end_pods()
+            waiting = [p for p in world.pods if not is_ready(p) and not is_ending(p)]
+            if waiting and i % 3 == 2:
+                world.edit(waiting[0], set_ready)
+            assert world.ready() >= min(before, wanted - unavailable)
+    world.settle()
+    assert world.images() == [f"v{changes[-1][1]}"] * changes[-1][0]
 
 
 # ReplicaSet and Job
@@ -376,6 +463,39 @@ def test_surplus_pods_go_unscheduled_first_then_not_ready_then_youngest() -> Non
     assert order == [p["metadata"]["name"] for p in expected]
 
 
+@pytest.mark.parametrize(("completions", "made"), [(None, 2), (2, 2), (3, 3), (4, 4)])
+def test_a_job_makes_pods_until_so_many_have_succeeded(completions: int | None, made: int) -> None:
+    world = World(workload("Job", 2, **({} if completions is None else {"completions": completions})))
+    for _ in range(6):
+        world.step()
+        for one in [p for p in world.pods if not is_over(p)]:
+            world.edit(one, lambda p: p.update(status={"phase": "Succeeded"}))
+    assert len(world.pods) == made
+
+
+def test_a_job_gives_up_after_so_many_failures() -> None:
+    world = World(workload("Job", 1, backoffLimit=2))
+    for _ in range(6):
+        world.step()
+        for one in [p for p in world.pods if not is_over(p)]:
+            world.edit(one, lambda p: p.update(status={"phase": "Failed"}))
+    assert len(world.pods) == 3
+
+
+def test_pods_of_a_low_deletion_cost_and_of_crowded_nodes_go_first() -> None:
+    world = World(workload("ReplicaSet", 4))
+    world.step()
+    cheap, alone, first, second = world.pods
+    for pod, node_name in ((cheap, "a"), (alone, "b"), (first, "c"), (second, "c")):
+        world.edit(pod, set_ready)
+        world.edit(pod, lambda p, n=node_name: p["spec"].update(nodeName=n))  # type: ignore[misc]
+    cost = {"controller.kubernetes.io/pod-deletion-cost": "-1"}
+    world.edit(cheap, lambda p: p["metadata"].update(annotations=cost))
+    world.apply(workload("ReplicaSet", 2))
+    world.step()
+    assert world.names == [alone["metadata"]["name"], first["metadata"]["name"]]
+
+
 def test_a_job_runs_as_many_pods_at_a_time_as_its_parallelism() -> None:
     world = World(workload("Job", 3))
     world.settle()
@@ -387,7 +507,7 @@ def test_pods_of_others_are_not_counted() -> None:
     world = World(workload("ReplicaSet", 1))
     stranger = copy.deepcopy(workload("ReplicaSet"))
     stranger["metadata"]["uid"] = "another"
-    todo = plan(stranger, [], [], lambda: "aaaaa")
+    todo = plan(stranger, [], [], lambda: "aaaaa", world.now)
     world.store.create(todo.create[0])
     world.step()
     assert len(world.pods) == 2
@@ -470,11 +590,11 @@ def test_pods_of_a_stateful_set_know_their_name_index_and_service() -> None:
         "app": "web",
         "statefulset.kubernetes.io/pod-name": "web-0",
         "apps.kubernetes.io/pod-index": "0",
+        "controller-revision-hash": f"web-{template_hash(workload('StatefulSet')['spec']['template'])}",
     }
     assert (pod["spec"]["hostname"], pod["spec"]["subdomain"]) == ("web-0", "db")
 
 
-@pytest.mark.xfail(strict=True, reason="only one pod a plan goes, but the next plan does not wait until it is gone")
 def test_an_ordered_pod_goes_only_when_its_successor_is_gone() -> None:
     world = World(workload("StatefulSet", 3))
     world.settle()
@@ -484,7 +604,6 @@ def test_an_ordered_pod_goes_only_when_its_successor_is_gone() -> None:
     assert world.names == ["web-0", "web-1"]
 
 
-@pytest.mark.xfail(strict=True, reason="a pod that is asked to go counts as ready as long as it serves")
 def test_an_ordered_pod_waits_while_its_predecessor_is_going() -> None:
     world = World(workload("StatefulSet", 1))
     world.settle()
@@ -494,7 +613,6 @@ def test_an_ordered_pod_waits_while_its_predecessor_is_going() -> None:
     assert [p["metadata"]["name"] for p in world.pods] == ["web-0"]
 
 
-@pytest.mark.xfail(strict=True, reason="a change of the template reaches new pods only")
 @pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
 def test_a_new_template_reaches_the_pods_that_are_there(kind: str) -> None:
     world = World(workload(kind), node("n"))
@@ -502,6 +620,71 @@ def test_a_new_template_reaches_the_pods_that_are_there(kind: str) -> None:
     world.apply(workload(kind, image="v2"))
     world.settle()
     assert world.images() == ["v2"]
+
+
+def rolled(world: World) -> list[tuple[str, str]]:
+    """Names and images while a StatefulSet's update goes on, a pod at a time."""
+    for _ in range(20):
+        busy = world.step() or world.end_pods()
+        assert len(world.names) >= 2
+        if not busy and not world.start_pods():
+            return sorted((p["metadata"]["name"], image(p)) for p in world.pods)
+    raise AssertionError("does not settle")
+
+
+def test_an_update_goes_from_the_last_pod_to_the_first_one_at_a_time() -> None:
+    world = World(workload("StatefulSet", 3))
+    world.settle()
+    world.apply(workload("StatefulSet", 3, image="v2"))
+    world.step()
+    assert world.names == ["web-0", "web-1"]
+    assert not world.step()
+    world.end_pods()
+    world.step()
+    assert not world.step()  # web-2 is not ready yet
+    world.start_pods()
+    world.step()
+    assert world.names == ["web-0", "web-2"]
+    assert rolled(world) == [("web-0", "v2"), ("web-1", "v2"), ("web-2", "v2")]
+    assert len(world.store.list("ControllerRevision")) == 1
+
+
+def test_pods_below_the_partition_stay_as_they_were_even_if_one_is_lost() -> None:
+    update = {"updateStrategy": {"rollingUpdate": {"partition": 2}}}
+    world = World(workload("StatefulSet", 3, **update))
+    world.settle()
+    world.apply(workload("StatefulSet", 3, image="v2", **update))
+    assert rolled(world) == [("web-0", "v1"), ("web-1", "v1"), ("web-2", "v2")]
+    world.store.delete("Pod", "shop", "web-1")
+    world.settle()
+    assert sorted(world.images()) == ["v1", "v1", "v2"]
+    for i in range(2):
+        world.store.delete("Pod", "shop", f"web-{i}")
+    world.settle()
+    assert sorted(world.images()) == ["v1", "v1", "v2"]
+    world.apply(workload("StatefulSet", 3, image="v2"))
+    world.settle()
+    assert world.images() == ["v2"] * 3
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
+def test_on_delete_only_pods_that_are_deleted_are_of_the_new_template(kind: str) -> None:
+    by_hand = {"updateStrategy": {"type": "OnDelete"}}
+    size = 2 if kind == "StatefulSet" else None
+    world = World(workload(kind, size, **by_hand), node("a"), node("b"))
+    world.settle()
+    world.apply(workload(kind, size, image="v2", **by_hand))
+    world.settle()
+    assert world.images() == ["v1", "v1"]
+    world.store.mark_deleted(*key_of(world.pods[0]))
+    world.settle()
+    assert sorted(world.images()) == ["v1", "v2"]
+
+
+def test_a_stateful_set_may_begin_at_another_number() -> None:
+    world = World(workload("StatefulSet", 2, ordinals={"start": 5}))
+    world.settle()
+    assert world.names == ["web-5", "web-6"]
 
 
 # DaemonSet
@@ -543,7 +726,63 @@ def test_a_daemon_that_is_asked_to_go_is_replaced_on_its_node() -> None:
     assert places(world) == ["a", "b"]
 
 
-@pytest.mark.xfail(strict=True, reason="taints of nodes are not looked at")
+@pytest.mark.parametrize(("rolling", "gone"), [({}, 1), ({"maxUnavailable": 2}, 2), ({"maxUnavailable": "50%"}, 2)])
+def test_daemons_are_replaced_a_few_at_a_time(rolling: Object, gone: int) -> None:
+    more = {"updateStrategy": {"rollingUpdate": rolling}}
+    world = World(workload("DaemonSet", **more), *map(node, "abcd"))
+    world.settle()
+    world.apply(workload("DaemonSet", image="v2", **more))
+    fewest = 4
+    while world.step() or world.end_pods() or world.start_pods():
+        fewest = min(fewest, world.ready())
+    assert fewest == 4 - gone
+    assert world.images() == ["v2"] * 4
+
+
+def test_daemons_with_a_surge_are_replaced_when_their_successor_is_ready() -> None:
+    more = {"updateStrategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}
+    world = World(workload("DaemonSet", **more), *map(node, "abc"))
+    world.settle()
+    world.apply(workload("DaemonSet", image="v2", **more))
+    while world.step() or world.end_pods() or world.start_pods():
+        assert world.ready() >= 3
+        assert len(world.names) <= 4
+    assert world.images() == ["v2"] * 3
+
+
+def test_a_daemon_that_is_broken_is_replaced_first() -> None:
+    world = World(workload("DaemonSet"), *map(node, "ab"))
+    world.settle()
+    broken = world.pods[0]
+    world.edit(broken, lambda p: set_ready(p, False))
+    world.apply(workload("DaemonSet", image="v2"))
+    world.step()
+    assert world.names == [world.pods[1]["metadata"]["name"]]
+
+
+def test_a_daemon_stays_where_a_taint_keeps_new_ones_away_and_goes_where_it_drives_them_out() -> None:
+    world = World(workload("DaemonSet"), node("a"), node("b"))
+    world.settle()
+    for effect, there in (("NoSchedule", ["a", "b"]), ("NoExecute", ["b"])):
+        world.nodes[0] = {**node("a"), "spec": {"taints": [{"key": "k", "effect": effect}]}}
+        world.settle()
+        assert places(world) == there
+    cordoned = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+    world.nodes[0] = {**node("a"), "spec": {"unschedulable": True, "taints": [cordoned]}}
+    world.settle()
+    assert places(world) == ["a", "b"]
+
+
+def test_a_daemon_set_follows_its_required_node_affinity() -> None:
+    chosen = workload("DaemonSet")
+    terms = [{"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    chosen["spec"]["template"]["spec"]["affinity"] = {"nodeAffinity": required}
+    world = World(chosen, node("a"), node("b", disk="ssd"))
+    world.settle()
+    assert places(world) == ["b"]
+
+
 def test_a_daemon_set_stays_away_from_a_taint_it_does_not_tolerate() -> None:
     tainted = node("a")
     tainted["spec"] = {"taints": [{"key": "k", "effect": "NoSchedule"}]}
@@ -554,4 +793,4 @@ def test_a_daemon_set_stays_away_from_a_taint_it_does_not_tolerate() -> None:
 
 def test_what_is_no_workload_has_no_plan() -> None:
     with pytest.raises(ValueError, match="Service is no workload"):
-        plan({"kind": "Service", "metadata": {"uid": "1"}}, [], [], lambda: "")
+        plan({"kind": "Service", "metadata": {"uid": "1"}, "spec": {}}, [], [], lambda: "", datetime.now(UTC))

@@ -11,7 +11,7 @@ def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bo
     if selector is None:
         return False
     return matches_labels(selector.get("matchLabels") or {}, labels) and all(
-        _holds(e["key"], e["operator"], e.get("values") or (), labels) for e in selector.get("matchExpressions") or ()
+        holds(e["key"], e["operator"], e.get("values") or (), labels) for e in selector.get("matchExpressions") or ()
     )
 
 
@@ -20,7 +20,8 @@ def matches_labels(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool
     return all(labels.get(key) == value for key, value in wanted.items())
 
 
-def _holds(key: str, operator: str, values: Any, labels: Mapping[str, str]) -> bool:
+def holds(key: str, operator: str, values: Any, labels: Mapping[str, str]) -> bool:
+    """One requirement. Gt and Lt compare whole numbers, and are for nodes only."""
     match operator:
         case "In":
             return key in labels and labels[key] in values
@@ -30,4 +31,10 @@ def _holds(key: str, operator: str, values: Any, labels: Mapping[str, str]) -> b
             return key in labels
         case "DoesNotExist":
             return key not in labels
+        case "Gt" | "Lt":
+            try:
+                have, limit = int(labels[key]), int(values[0])
+            except (KeyError, ValueError, IndexError):
+                return False
+            return have > limit if operator == "Gt" else have < limit
     return False

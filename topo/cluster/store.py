@@ -9,7 +9,7 @@ import uuid
 from builtins import list as List  # Store.list hides the built-in name inside the class
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 Object = dict[str, Any]
@@ -21,6 +21,10 @@ CLUSTER_SCOPED = frozenset(
     {"Namespace", "Node", "Lab", "FabricSwitch", "Outside", "IngressClass"}
     | {"AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "GlobalNetworkPolicy"}
 )
+
+
+# Kubernetes API, PodSpec.terminationGracePeriodSeconds.
+_GRACE = 30
 
 
 class Conflict(Exception):
@@ -70,6 +74,16 @@ class Watch:
         self.put(None)
 
 
+def time_text(moment: datetime) -> str:
+    """A moment as the Kubernetes API writes it, in whole seconds."""
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """The moment that such a text tells; None of nothing."""
+    return datetime.fromisoformat(text) if text else None
+
+
 def key_of(thing: Object) -> Key:
     """Kind, namespace and name of an object."""
     meta = thing["metadata"]
@@ -112,7 +126,7 @@ class Store:
             if key[0] == "Namespace":  # Kubernetes, "Namespaces": automatic labelling
                 meta["labels"] = {**(meta.get("labels") or {}), "kubernetes.io/metadata.name": key[2]}
             meta.setdefault("uid", str(uuid.uuid4()))
-            meta["creationTimestamp"] = self._clock().isoformat(timespec="seconds").replace("+00:00", "Z")
+            meta["creationTimestamp"] = time_text(self._clock())
             return self._put(ADDED, key, new)
 
     def update(self, kind: str, namespace: str, name: str, change: Callable[[Object], None]) -> Object:
@@ -153,10 +167,26 @@ class Store:
             self.revision += 1
             self._tell(Event(DELETED, thing, self.revision))
 
-    def mark_deleted(self, kind: str, namespace: str, name: str) -> None:
-        """Ask whoever runs the object to end it: sets deletionTimestamp, once. Raises NotFound."""
-        stamp = self._clock().isoformat(timespec="seconds").replace("+00:00", "Z")
-        self.update(kind, namespace, name, lambda thing: thing["metadata"].setdefault("deletionTimestamp", stamp))
+    def mark_deleted(self, kind: str, namespace: str, name: str, grace: int | None = None) -> None:
+        """Ask whoever runs the object to end it, by `grace` seconds from now at the latest. Raises NotFound.
+
+        grace: None for a pod's own terminationGracePeriodSeconds. Asked again, the end can only come earlier
+        (Kubernetes, "Pod Lifecycle", "Pod termination flow").
+        """
+
+        def mark(thing: Object) -> None:
+            own = thing.get("spec", {}).get("terminationGracePeriodSeconds", _GRACE) if kind == "Pod" else 0
+            seconds = own if grace is None else grace
+            end = time_text(self._clock() + timedelta(seconds=seconds))
+            meta = thing["metadata"]
+            if end < meta.get("deletionTimestamp", "z"):
+                meta["deletionTimestamp"], meta["deletionGracePeriodSeconds"] = end, seconds
+
+        self.update(kind, namespace, name, mark)
+
+    def now(self) -> datetime:
+        """The cluster's time."""
+        return self._clock()
 
     def watch(self) -> tuple[List[Object], int, Watch]:
         """Everything there is, its revision, and a watch that goes on from there with no gap."""
@@ -195,7 +225,13 @@ def _merge(have: Object, want: Object, before: Given) -> None:
     for name in set(want) - {"metadata", "status"}:
         if isinstance(want[name], dict) and isinstance(have.get(name), dict):
             kept = {k: v for k, v in have[name].items() if k in _FILLED_IN and not want[name].get(k)}
-            have[name] = {**copy.deepcopy(want[name]), **kept}
+            new = {**copy.deepcopy(want[name]), **kept}
+            if (
+                new.get("type") in ("NodePort", "LoadBalancer")
+                and new.get("allocateLoadBalancerNodePorts") is not False
+            ):
+                _keep_node_ports(have[name], new)
+            have[name] = new
         else:
             have[name] = copy.deepcopy(want[name])
     for name in ("labels", "annotations"):
@@ -204,6 +240,16 @@ def _merge(have: Object, want: Object, before: Given) -> None:
         have["metadata"][name] = {**others, **given}
         if not have["metadata"][name]:
             del have["metadata"][name]
+
+
+def _keep_node_ports(old: Object, new: Object) -> None:
+    """What a port of this name was given it keeps, unless another port asks for it now (Kubernetes' API server too)."""
+    given = {p.get("name", ""): p["nodePort"] for p in old.get("ports", ()) if p.get("nodePort")}
+    taken = {p["nodePort"] for p in new.get("ports", ()) if p.get("nodePort")}
+    for port in new.get("ports", ()):
+        number = given.get(port.get("name", ""))
+        if not port.get("nodePort") and number and number not in taken:
+            port["nodePort"] = number
 
 
 def _given(thing: Object) -> Given:

@@ -48,12 +48,16 @@ class PortPool:
 
 
 class ServiceAllocator:
-    """Remembers what each Service holds. load_balancers: None if no LoadBalancer address can be had."""
+    """Remembers what each Service holds. load_balancers: None if no LoadBalancer address can be had.
+
+    gave_back: whether anything became free that another Service may wait for; whoever serves those sets it to False.
+    """
 
     def __init__(self, services: AddressPool, load_balancers: AddressPool | None) -> None:
         self._services, self._load_balancers, self._ports = services, load_balancers, PortPool()
-        # What each Service holds, by what for: "ip", "health", "lb", or a port's name or number with its protocol.
+        # What each Service holds, by what for: "ip", "health", "lb", or port_key of one of its ports.
         self._held: dict[Key, dict[str, Any]] = {}
+        self.gave_back = False
 
     def claim(self, service: Object) -> list[str]:
         """Take what the Service names itself; a sentence for each thing that another one has."""
@@ -63,7 +67,10 @@ class ServiceAllocator:
             if held.get(name) == value:
                 continue
             if value not in held.values() and not self._take(name, value):
-                problems.append(f"{value} is in use or cannot be given")
+                if name == "lb":  # the Service has none until this one is free; `settle` says so
+                    self._give_back(held, name, held.pop(name, None))
+                else:
+                    problems.append(f"{value} is in use or cannot be given")
                 continue
             old, held[name] = held.get(name), value
             self._give_back(held, name, old)
@@ -79,7 +86,7 @@ class ServiceAllocator:
         for name in wanted:
             if name not in held:
                 try:
-                    held[name] = self._find(name)
+                    held[name] = self._find(name, service, held)
                 except Exhausted as error:
                     problems.append(str(error))
         _write(new, held)
@@ -91,13 +98,23 @@ class ServiceAllocator:
         for name in list(held):
             self._give_back(held, name, held.pop(name))
 
-    def _find(self, name: str) -> Any:
+    def _find(self, name: str, service: Object, held: dict[str, Any]) -> Any:
+        spec = service["spec"]
         if name == "ip":
             return str(self._services.take())
         if name == "lb":
             if self._load_balancers is None:
                 raise Exhausted("this lab has no LoadBalancer addresses: mininetes.loadBalancerPool names some")
+            if spec.get("loadBalancerIP"):
+                raise Exhausted(f"{spec['loadBalancerIP']} is in use or cannot be given")
             return str(self._load_balancers.take())
+        if name == "health":
+            return self._ports.take()
+        # One port for two protocols has one node port (Kubernetes' API server: a DNS server's, for TCP and UDP).
+        own = next(p for p in spec["ports"] if port_key(p) == name)
+        for other in spec["ports"]:
+            if other["port"] == own["port"] and port_key(other) in held and other is not own:
+                return held[port_key(other)]
         return self._ports.take()
 
     def _take(self, name: str, value: Any) -> bool:
@@ -111,6 +128,7 @@ class ServiceAllocator:
         """Unless the Service holds it for something else too: two protocols may share a port."""
         if value is None or value in held.values():
             return
+        self.gave_back = True
         if name == "ip":
             self._services.release(IPv4Address(value))
         elif name == "lb" and self._load_balancers is not None:
@@ -120,8 +138,8 @@ class ServiceAllocator:
 
 
 def port_key(port: Object) -> str:
-    """What a Service's port is known by while its manifest changes."""
-    return f"{port.get('name') or port['port']}/{port.get('protocol', 'TCP')}"
+    """What a Service's port is known by while its manifest changes: its name, which a single one need not have."""
+    return f"port {port.get('name', '')}"
 
 
 def _has_node_ports(spec: Object) -> bool:

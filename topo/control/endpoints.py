@@ -7,12 +7,15 @@ from typing import Any
 
 from topo.cluster.labels import matches_labels
 from topo.cluster.store import Object
-from topo.control.workloads import is_ending, is_over, is_ready
+from topo.control.children import is_ending, is_over, is_ready, sidecars
 
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 OURS = "endpointslice-controller.mininetes.dev"
 SERVICE_NAME = "kubernetes.io/service-name"
+HEADLESS = "service.kubernetes.io/headless"
 ZONE = "topology.kubernetes.io/zone"
+# Kubernetes, "Service: traffic distribution"; PreferClose is the old name of PreferSameZone.
+_CLOSE = ("PreferClose", "PreferSameZone", "PreferSameNode")
 _NO_NODES: Mapping[str, Object] = {}
 # Kubernetes, "EndpointSlices": at most 100 endpoints a slice by default.
 MOST = 100
@@ -40,6 +43,28 @@ def slices(service: Object, pods: Iterable[Object], nodes: Mapping[str, Object] 
     return [_slice(service, f"{meta['name']}-{i}", ports, members, nodes) for i, (ports, members) in enumerate(parts)]
 
 
+def stepwise(have: Mapping[str, Object], wanted: Mapping[str, Object]) -> list[dict[str, list[Object]]]:
+    """The endpoints to write by slice name, in one or two steps, so that none that stays is ever in no slice.
+
+    have, wanted: slices by name. An endpoint that moves is in both slices between the two steps.
+    """
+    homes = {_address(e): name for name, one in wanted.items() for e in one["endpoints"]}
+    moving: dict[str, list[Object]] = {}
+    for name, one in have.items():
+        for endpoint in one["endpoints"] if name in wanted else ():
+            if homes.get(_address(endpoint), name) != name:
+                moving.setdefault(name, []).append(endpoint)
+    last = {name: one["endpoints"] for name, one in wanted.items()}
+    if not moving:
+        return [last]
+    now = {_address(e): e for one in wanted.values() for e in one["endpoints"]}
+    return [{name: own + [now[_address(e)] for e in moving.get(name, ())] for name, own in last.items()}, last]
+
+
+def _address(endpoint: Object) -> str:
+    return str(endpoint["addresses"][0])
+
+
 def _ports(spec: dict[str, Any], pod: Object) -> tuple[tuple[str, str, int], ...]:
     """(name, protocol, number) of each Service port on this pod; a name the pod does not have is left out."""
     out = []
@@ -49,7 +74,7 @@ def _ports(spec: dict[str, Any], pod: Object) -> tuple[tuple[str, str, int], ...
             target = next(
                 (
                     p["containerPort"]
-                    for c in pod["spec"]["containers"]
+                    for c in (*pod["spec"]["containers"], *sidecars(pod))
                     for p in c.get("ports") or ()
                     if p.get("name") == target and p.get("protocol", "TCP") == protocol
                 ),
@@ -67,45 +92,46 @@ def _slice(
     pods: list[Object],
     nodes: Mapping[str, Object],
 ) -> Object:
-    meta = service["metadata"]
+    meta, headless = service["metadata"], service["spec"].get("clusterIP") == "None"
+    labels = {SERVICE_NAME: meta["name"], MANAGED_BY: OURS}
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
             "name": name,
             "namespace": meta["namespace"],
-            "labels": {SERVICE_NAME: meta["name"], MANAGED_BY: OURS},
+            "labels": labels | ({HEADLESS: ""} if headless else {}),
         },
         "addressType": "IPv4",
         "ports": [{"name": n, "protocol": protocol, "port": number} for n, protocol, number in ports],
-        "endpoints": [_endpoint(service["spec"], pod, nodes.get(pod["spec"]["nodeName"])) for pod in pods],
+        "endpoints": [_endpoint(service, pod, nodes.get(pod["spec"]["nodeName"])) for pod in pods],
     }
 
 
-def _endpoint(spec: Object, pod: Object, node: Object | None) -> Object:
-    """Conditions as Kubernetes, "EndpointSlices" defines them: a terminating pod is never ready.
-
-    spec: the Service's. Hints as its trafficDistribution asks for them (Kubernetes, "Service: traffic distribution").
-    """
-    always = bool(spec.get("publishNotReadyAddresses"))
+def _endpoint(service: Object, pod: Object, node: Object | None) -> Object:
+    """Conditions as Kubernetes, "EndpointSlices" defines them: a terminating pod is ready only if all are published."""
+    spec, wish = pod["spec"], service["spec"].get("trafficDistribution")
     serving, ending = is_ready(pod) and (node is None or is_node_ready(node)), is_ending(pod)
+    ready = bool(service["spec"].get("publishNotReadyAddresses")) or (serving and not ending)
     out: Object = {
         "addresses": [pod["status"]["podIP"]],
-        "conditions": {"ready": always or (serving and not ending), "serving": serving, "terminating": ending},
-        "nodeName": pod["spec"]["nodeName"],
+        "conditions": {"ready": ready, "serving": serving, "terminating": ending},
+        "nodeName": spec["nodeName"],
         "targetRef": {"kind": "Pod", "name": pod["metadata"]["name"], "namespace": pod["metadata"]["namespace"]},
     }
-    if pod["spec"].get("hostname"):
-        out["hostname"] = pod["spec"]["hostname"]
+    # Kubernetes, "DNS for Services and Pods": a pod has a name of its own in the Service that is its subdomain.
+    if spec.get("hostname") and spec.get("subdomain") == service["metadata"]["name"]:
+        out["hostname"] = spec["hostname"]
     zone = ((node or {}).get("metadata", {}).get("labels") or {}).get(ZONE)
     if zone:
         out["zone"] = zone
-    wish = spec.get("trafficDistribution")
-    if wish and zone and out["conditions"]["ready"]:
-        out["hints"] = {"forZones": [{"name": zone}]}
-    if wish == "PreferSameNode" and out["conditions"]["ready"]:
-        out.setdefault("hints", {})["forNodes"] = [{"name": pod["spec"]["nodeName"]}]
-    return out
+    # KEP-3015: only ready endpoints have hints; those by node come with those by zone, for clients on other nodes.
+    hints: Object = {}
+    if ready and zone and wish in _CLOSE:
+        hints["forZones"] = [{"name": zone}]
+    if ready and wish == "PreferSameNode":
+        hints["forNodes"] = [{"name": spec["nodeName"]}]
+    return out | ({"hints": hints} if hints else {})
 
 
 def is_node_ready(node: Object) -> bool:

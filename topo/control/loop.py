@@ -6,12 +6,15 @@ import logging
 import random
 import string
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from topo.cluster.ipam import AddressPool
-from topo.cluster.store import CLUSTER_SCOPED, DELETED, Event, Key, NotFound, Object, Store, key_of
+from topo.cluster.labels import matches_labels
+from topo.cluster.store import CLUSTER_SCOPED, DELETED, Conflict, Event, Key, NotFound, Object, Store, key_of
 from topo.control import endpoints, scheduler, workloads
 from topo.control.allocation import ServiceAllocator
 from topo.control.events import record
@@ -33,6 +36,9 @@ class ControlLoop:
         self._services: dict[Key, None] = {}
         # Services that lack something that another one may give back.
         self._starved: dict[Key, None] = {}
+        self._chosen_by = Selections(store)
+        # When a workload is worth planning again although nothing happens (time.monotonic).
+        self._due: dict[Key, float] = {}
         self._schedule = False
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
@@ -41,33 +47,40 @@ class ControlLoop:
         self._thread.start()
 
     def _run(self) -> None:
-        while (batch := self._watch.batch()) is not None:
-            try:
-                self.reconcile(batch)
-            except Exception:  # one bad object must not stop the others; it is retried at its next event
-                LOG.exception("control loop")
+        while True:
+            patience = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
+            batch = self._watch.batch(patience)
+            if batch is None:
+                return
+            self.reconcile(batch)
 
     def reconcile(self, batch: Iterable[Event]) -> None:
-        """Take these events and do all that follows from the store's present state."""
+        """Take these events and do all that follows from the store's present state.
+
+        What fails is logged and tried again at its next event; it stops nothing else.
+        """
         for event in batch:
-            self._note(event)
+            with _logged(event.object["kind"]):
+                self._note(event)
+        for key in [key for key, moment in self._due.items() if moment <= time.monotonic()]:
+            self._workloads[key] = None
         services, self._services = self._services, {}
         owners, self._workloads = self._workloads, {}
         self._allocate(services)
         for key in owners:
-            try:
+            with _logged(*key):
                 self._workload(key)
-            except Exception:  # one that cannot have its pods must not stop the others; its next event tries again
-                LOG.exception("control loop: %s", "/".join(key))
         if self._schedule:
             self._schedule = False
-            self._place_pods()
+            with _logged("scheduler"):
+                self._place_pods()
         pods_of: dict[str, list[Object]] = {}
         for pod in self.store.list("Pod") if services else ():
             pods_of.setdefault(pod["metadata"]["namespace"], []).append(pod)
         nodes = {node["metadata"]["name"]: node for node in self.store.list("Node")}
         for key in services:
-            self._endpoints(key, pods_of.get(key[1], []), nodes)
+            with _logged(*key):
+                self._endpoints(key, pods_of.get(key[1], []), nodes)
 
     def _note(self, event: Event) -> None:
         """What an event makes worth looking at."""
@@ -76,13 +89,10 @@ class ControlLoop:
             self._services[key_of(thing)] = None
             if gone:
                 self._allocator.forget(key_of(thing))
-                self._services |= self._starved
         elif kind == "Namespace" and gone:
             self._empty(thing["metadata"]["name"])
         elif kind == "Pod":
-            namespace = thing["metadata"]["namespace"]
-            selecting = (s for s in self.store.list("Service", namespace) if s["spec"].get("selector"))
-            self._services |= dict.fromkeys(key_of(s) for s in selecting)
+            self._services |= self._chosen_by.note(thing, gone)
             self._workloads |= self._owner_keys(thing)
             self._schedule = self._schedule or gone or "nodeName" not in thing["spec"]
         elif kind in workloads.WORKLOADS:
@@ -108,7 +118,8 @@ class ControlLoop:
 
     def _orphans(self, owner: Object) -> None:
         """Garbage collection: what a deleted workload owned goes too."""
-        for kind in ("ReplicaSet", "Pod"):
+        self._due.pop(key_of(owner), None)
+        for kind in (*workloads.CHILDREN.values(), "Pod"):
             for child in workloads.owned(owner, self.store.list(kind, owner["metadata"]["namespace"])):
                 self._remove(child)
 
@@ -134,18 +145,23 @@ class ControlLoop:
             pass  # somebody was faster
 
     def _workload(self, key: Key) -> None:
+        self._due.pop(key, None)
         owner = self.store.get(*key)
         if owner is None:
             return
         pods = self.store.list("Pod", key[1])
-        if key[0] == "Deployment":
-            sets = workloads.owned(owner, self.store.list("ReplicaSet", key[1]))
-            children = sets + [p for s in sets for p in workloads.owned(s, pods)]
-        else:
-            children = workloads.owned(owner, pods)
-        todo = workloads.plan(owner, children, self.store.list("Node"), self._suffix)
+        made = workloads.owned(owner, self.store.list(workloads.CHILDREN[key[0]], key[1]) if key[0] in _PARENTS else ())
+        children = made + [p for parent in (owner, *made) for p in workloads.owned(parent, pods)]
+        todo = workloads.plan(owner, children, self.store.list("Node"), self._suffix, self.store.now())
+        if todo.again is not None:
+            self._due[key] = time.monotonic() + todo.again
         for thing in todo.create:
-            self.store.create(thing)
+            try:
+                self.store.create(thing)
+            except Conflict as error:  # the event that frees the name, or the owner's next one, tries again
+                have = self.store.get(*key_of(thing))
+                if have is not None and not workloads.is_ending(have):
+                    record(self.store, owner, "FailedCreate", str(error))
         for thing in todo.delete:
             self._remove(thing)
         for name, count in todo.scale.items():
@@ -168,38 +184,95 @@ class ControlLoop:
             load[node] += 1
             self.store.update(*key_of(pod), _setter("spec", nodeName=node))
 
-    def _allocate(self, keys: Iterable[Key]) -> None:
+    def _allocate(self, keys: dict[Key, None]) -> None:
         """Give Services their addresses and ports: what manifests choose first, for all, and then the rest."""
         changed = [service for key in keys if (service := self.store.get(*key)) is not None]
-        refused = {key_of(service): self._allocator.claim(service) for service in changed}
+        refused: dict[Key, list[str]] = {}
         for service in changed:
-            key = key_of(service)
-            wanted, missing = self._allocator.settle(service)
-            for problem in (*refused[key], *missing):
-                record(self.store, service, "AllocationFailed", problem)
-            self._starved.pop(key, None)
-            if missing:
-                self._starved[key] = None
-            self.store.update(*key, _replace(spec=wanted["spec"], status=wanted.get("status")))
+            with _logged(*key_of(service)):
+                refused[key_of(service)] = self._allocator.claim(service)
+        for service in changed:
+            with _logged(*key_of(service)):
+                self._settle(service, refused.get(key_of(service), []))
+        if self._allocator.gave_back:  # by these, or by those that were deleted
+            self._allocator.gave_back = False
+            waiting, self._starved = self._starved, {}
+            waiting = {key: None for key in waiting if self.store.get(*key) is not None}
+            if waiting:
+                self._allocate(waiting)
+
+    def _settle(self, service: Object, problems: list[str]) -> None:
+        key = key_of(service)
+        wanted, missing = self._allocator.settle(service)
+        for problem in (*problems, *missing):
+            record(self.store, service, "AllocationFailed", problem)
+        self._starved.pop(key, None)
+        if missing:
+            self._starved[key] = None
+        self.store.update(*key, _replace(spec=wanted["spec"], status=wanted.get("status")))
 
     def _endpoints(self, key: Key, pods: list[Object], nodes: Mapping[str, Object]) -> None:
         service = self.store.get(*key)
-        wanted = {s["metadata"]["name"]: s for s in endpoints.slices(service, pods, nodes)} if service else {}
+        found = endpoints.slices(service, pods, nodes) if service else []
+        wanted = {s["metadata"]["name"]: s for s in found}
         have = {
-            s["metadata"]["name"]
+            s["metadata"]["name"]: s
             for s in self.store.list("EndpointSlice", key[1])
             if s["metadata"].get("labels", {}).get(endpoints.SERVICE_NAME) == key[2]
             and s["metadata"]["labels"].get(endpoints.MANAGED_BY) == endpoints.OURS
         }
-        for name, one in wanted.items():
-            if name in have:
-                self.store.update(
-                    "EndpointSlice", key[1], name, _setter("", ports=one["ports"], endpoints=one["endpoints"])
-                )
-            else:
-                self.store.create(one)
-        for name in have - set(wanted):
+        for step in endpoints.stepwise(have, wanted):
+            for name, members in step.items():
+                one = wanted[name]
+                if self.store.get("EndpointSlice", key[1], name) is None:
+                    self.store.create({**one, "endpoints": members})
+                else:
+                    self.store.update("EndpointSlice", key[1], name, _filled(one, members))
+        for name in set(have) - set(wanted):
             self.store.delete("EndpointSlice", key[1], name)
+
+
+_PARENTS = frozenset(workloads.CHILDREN)
+
+
+class Selections:
+    """Which Services a pod's change concerns: those that choose it now, and those that did before."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._last: dict[Key, dict[Key, None]] = {}
+
+    def note(self, pod: Object, gone: bool) -> dict[Key, None]:
+        """The Services to look at again."""
+        key, labels = key_of(pod), pod["metadata"].get("labels") or {}
+        now = {
+            key_of(s): None
+            for s in self._store.list("Service", key[1])
+            if s["spec"].get("selector") and matches_labels(s["spec"]["selector"], labels)
+        }
+        before = self._last.pop(key, {})
+        if not gone:
+            self._last[key] = now
+        return before | now
+
+
+@contextmanager
+def _logged(*what: str) -> Iterator[None]:
+    """What goes wrong in here is logged and no more."""
+    try:
+        yield
+    except Exception:
+        LOG.exception("control loop: %s", "/".join(what))
+
+
+def _filled(one: Object, members: list[Object]) -> Callable[[Object], None]:
+    """An edit that gives a slice these endpoints, and the ports and labels of `one`."""
+
+    def change(thing: Object) -> None:
+        thing["metadata"]["labels"] = one["metadata"]["labels"]
+        thing.update(ports=one["ports"], endpoints=members)
+
+    return change
 
 
 def _setter(part: str, **values: Any) -> Callable[[Object], None]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from topo.cluster.labels import matches_labels
+from topo.cluster.labels import holds, matches_labels
 from topo.cluster.store import Object
 
 
@@ -16,7 +16,8 @@ class Unschedulable(Exception):
 def choose(pod: Object, nodes: Iterable[Object], load: Mapping[str, int]) -> str:
     """The name of the node for `pod`: least loaded, first by name among equals. load: pods per node now.
 
-    Honours nodeSelector, spec.unschedulable, NoSchedule and NoExecute taints, and the node's Ready condition.
+    Honours nodeSelector, required node affinity, spec.unschedulable, NoSchedule and NoExecute taints, and the node's
+    Ready condition.
     Raises Unschedulable.
     """
     reasons: dict[str, int] = {}
@@ -35,23 +36,55 @@ def choose(pod: Object, nodes: Iterable[Object], load: Mapping[str, int]) -> str
     return min(fitting, key=lambda name: (load.get(name, 0), name))
 
 
+def chooses(spec: Mapping[str, Any], node: Object) -> bool:
+    """Whether a pod of this spec asks for such a node: nodeSelector and required node affinity.
+
+    Source: Kubernetes, "Assigning Pods to Nodes".
+    """
+    if not matches_labels(spec.get("nodeSelector") or {}, node["metadata"].get("labels", {})):
+        return False
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    return required is None or any(_fits(term, node) for term in required.get("nodeSelectorTerms") or ())
+
+
+def untolerated(spec: Mapping[str, Any], node: Object, effects: Collection[str]) -> Mapping[str, Any] | None:
+    """The first taint of these effects that keeps a pod of this spec away, or None."""
+    for taint in (node.get("spec") or {}).get("taints") or ():
+        if taint["effect"] in effects and not any(_tolerates(t, taint) for t in spec.get("tolerations") or ()):
+            return dict(taint)
+    return None
+
+
+def _fits(term: Mapping[str, Any], node: Object) -> bool:
+    """One nodeSelectorTerm; an empty one chooses nothing."""
+    labels, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    own = {"metadata.name": node["metadata"]["name"]}
+    return bool(labels or fields) and (
+        all(holds(e["key"], e["operator"], e.get("values") or (), node["metadata"].get("labels", {})) for e in labels)
+        and all(holds(e["key"], e["operator"], e.get("values") or (), own) for e in fields)
+    )
+
+
 def _refusal(pod: Object, node: Object) -> str:
     """Why the pod may not run there, or nothing."""
     spec = node.get("spec", {})
-    selector = pod["spec"].get("nodeSelector") or {}
-    if not matches_labels(selector, node["metadata"].get("labels", {})):
-        return "node(s) didn't match the pod's nodeSelector"
-    if spec.get("unschedulable"):
+    if not chooses(pod["spec"], node):
+        by = "nodeSelector" if not (pod["spec"].get("affinity") or {}).get("nodeAffinity") else "node affinity/selector"
+        return f"node(s) didn't match the pod's {by}"
+    if spec.get("unschedulable") and not any(_tolerates(t, _CORDONED) for t in pod["spec"].get("tolerations") or ()):
         return "node(s) were unschedulable"
     conditions = node.get("status", {}).get("conditions", ())
     if any(c["type"] == "Ready" and c["status"] != "True" for c in conditions):
         return "node(s) were not ready"
-    for taint in spec.get("taints") or ():
-        if taint["effect"] in ("NoSchedule", "NoExecute") and not any(
-            _tolerates(t, taint) for t in pod["spec"].get("tolerations") or ()
-        ):
-            return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
+    taint = untolerated(pod["spec"], node, ("NoSchedule", "NoExecute"))
+    if taint is not None:
+        return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
     return ""
+
+
+# What a cordoned node is tainted with (Kubernetes, "Taints and Tolerations").
+_CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
