@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 import shutil
@@ -147,7 +148,7 @@ class Kubelet:
         if node is None:
             return []
         made = [(pod, sandbox) for pod in starting if (sandbox := self._make(node, pod)) is not None]
-        pods.attach(node, [sandbox for _, sandbox in made])
+        pods.attach(node, [sandbox for _, sandbox in made], self.network)
         return made
 
     def _make(self, node: Node, pod: Object) -> pods.Sandbox | None:
@@ -158,7 +159,7 @@ class Kubelet:
         else:
             pool = self._pools.setdefault(node.name, AddressPool(node.pod_cidr, [node.gateway_ip]))
             try:
-                ip = pool.take()
+                ip = _address(pod, pool)
             except Exhausted as error:
                 record(self.store, pod, "FailedCreatePodSandBox", str(error))
                 self._starved.setdefault(node.name, set()).add(key)
@@ -232,6 +233,20 @@ class Kubelet:
         namespace, name = key.split("/")
         with suppress(NotFound):  # it may have gone meanwhile
             self.store.update("Pod", namespace, name, lambda p: _set_ready(p, ready))
+
+
+def _address(pod: Object, pool: AddressPool) -> IPv4Address:
+    """The address that the pod's annotation asks for, or the next free one. Raises Exhausted."""
+    text = (pod["metadata"].get("annotations") or {}).get(wiring.WANTED_IP)
+    if text is None:
+        return pool.take()
+    try:
+        wanted = IPv4Address(json.loads(text)[0])
+    except (ValueError, LookupError, TypeError) as error:
+        raise Exhausted(f"annotation {wiring.WANTED_IP}: {text!r} is no JSON list with an address") from error
+    if not pool.claim(wanted):
+        raise Exhausted(f"{wanted} is in use, or not one of {pool.network}")
+    return wanted
 
 
 def _started(pod: Object, sandbox: pods.Sandbox, phase: str) -> None:

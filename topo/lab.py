@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from topo import fabric, hosts, links, nodes, outside, shaping
+from topo import fabric, hosts, links, linuxbridge, nodes, outside, shaping
 from topo.cluster.ipam import AddressPool, service_pool
 from topo.cluster.network import PodNetwork
 from topo.cluster.store import NotFound, Object, Store
@@ -51,6 +51,8 @@ class Parts:
     tables: Tables
     datapath: str
     seed: int = 0
+    # What policies the CNI enforces, as KIND/DIRECTION.
+    enforces: tuple[str, ...] = ()
 
 
 class NotReady(Exception):
@@ -164,7 +166,7 @@ class Lab:
         """
         node = self.nodes.get(name)
         if node is not None:
-            nodes.configure_stack(node, self.config, self.parts.network, self._mtu)
+            self._configure_stack(node)
         self.confirm()
         if node is not None:
             nodes.greet(node, (n for n in self.nodes.values() if n is not node))
@@ -247,6 +249,8 @@ class Lab:
             "cni": config.cni,
             "proxy_mode": config.proxy_mode,
             "fabric_mtu": self._mtu,
+            "attachment": "bridge" if self.parts.network.bridged else "switch",
+            "enforces": list(self.parts.enforces),
             "load_balancer_pool": str(fabric.load_balancer_pool(config) or ""),
             "options": {"cni": dict(config.cni_options), "proxy": dict(config.proxy_options)},
         }
@@ -336,7 +340,12 @@ class Lab:
         node = self.nodes.get(name)
         (node.machine if node else self.switches[name]).switch.start_switch()
         if node:
-            nodes.configure_stack(node, self.config, self.parts.network, self._mtu)
+            self._configure_stack(node)
+
+    def _configure_stack(self, node: Node) -> None:
+        nodes.configure_stack(node, self.config, self.parts.network, self._mtu)
+        if self.parts.network.bridged:
+            linuxbridge.configure(node, self.parts.network.mtu)
 
     def _set_ready(self, name: str, ready: bool) -> None:
         words = {"status": "True", "reason": "KubeletReady"} if ready else {"status": "False", "reason": "SwitchDown"}

@@ -116,7 +116,8 @@ def node_object(node: Node) -> Object:
 
 def node_bridges(node: Node, network: PodNetwork, tables: Tables) -> tuple[Bridge, Bridge]:
     """br-ex with the wire and the node's address; br-int with the gateway, the tunnel and, later, the pods."""
-    tunnel = network.tunnel
+    # The switch would take a tunnel's packets before the kernel, whose device has them where pods hang on its bridge.
+    tunnel = None if network.bridged else network.tunnel
     tunnel_ports = (
         (Port(tunnel.name, wiring.TUNNEL_PORT, tunnel.type, tuple(tunnel.options.items())),) if tunnel else ()
     )
@@ -154,12 +155,14 @@ def configure_stack(node: Node, config: LabConfig, network: PodNetwork, mtu: int
     prefix = config.node_subnet.prefixlen
     router = ("0.0.0.0/0", str(client_address(config)), "")
     links.configure(pid, "br-ex", f"{node.ip}/{prefix}", [router], mtu=mtu, loopback=True)
+    machine.host.run("nft", "-f", "-", text=_rules(config))
+    if network.bridged:
+        return
     own = str(node.gateway_ip)
     pool = load_balancer_pool(config)
     routes = [(str(net), "", own) for net in (config.pod_subnet, config.service_subnet, pool) if net]
     routes += [(f"{address}/32", "", own) for address in (wiring.HAIRPIN_IP, wiring.NODEPORT_IP)]
     links.configure(pid, "gw0", f"{own}/32", routes, mtu=network.mtu)
-    machine.host.run("nft", "-f", "-", text=_rules(config))
 
 
 def greet(node: Node, others: Iterable[Node]) -> None:
@@ -184,13 +187,15 @@ def _rules(config: LabConfig) -> str:
     table arp mininetes {{
       chain input {{
         type filter hook input priority 0;
-        iifname != {{ "gw0", "br-ex" }} drop
+        iifname "eth0" drop
+        iifname "veth*" drop
       }}
     }}
     table ip mininetes {{
       chain prerouting {{
         type filter hook prerouting priority -300;
-        iifname != {{ "lo", "gw0", "br-ex" }} drop
+        iifname "eth0" drop
+        iifname "veth*" drop
       }}
       chain refuse {{
         meta l4proto tcp reject with tcp reset

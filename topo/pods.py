@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from zlib import crc32
 
-from topo import links
+from topo import links, linuxbridge
 from topo.cluster.network import PodNetwork
 from topo.fabric import mac_of
 from topo.hosts import Host
@@ -82,8 +82,11 @@ def share_node(key: str, name: str, node: Node, own_files: bool) -> Sandbox:
     return Sandbox(key, host, node, node.ip, mac_of(node.ip), 0, "")
 
 
-def attach(node: Node, sandboxes: Sequence[Sandbox]) -> None:
-    """Connect pods of one node to its br-int, all in one change of its database."""
+def attach(node: Node, sandboxes: Sequence[Sandbox], network: PodNetwork) -> None:
+    """Connect pods of one node to its br-int, all in one change of its database, or to its Linux bridge."""
+    if network.bridged:
+        linuxbridge.attach(node, [s.interface for s in sandboxes if s.port])
+        return
     node.machine.switch.add_ports("br-int", [Port(s.interface, s.port) for s in sandboxes if s.port])
 
 

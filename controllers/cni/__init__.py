@@ -17,8 +17,8 @@ class Traits:
     """What a user compares CNIs by, of one variant.
 
     overhead: bytes that encapsulation adds to each packet on the fabric. layer: "L2" if pods of different nodes share
-    a link, "L3" if they are routed. policy: which directions of NetworkPolicy it enforces. encryption: what it can
-    encrypt with. needs: what the machine must have. source: where the real one's behaviour is described.
+    a link, "L3" if they are routed. policy: which directions of policies it enforces, policy_kinds: of which kinds.
+    encryption: what it can encrypt with. needs: what the machine must have. source: where the real one is described.
     """
 
     encapsulation: str
@@ -30,8 +30,16 @@ class Traits:
     encryption: tuple[str, ...] = ()
     needs: str = ""
     source: str = ""
+    policy_kinds: tuple[str, ...] = ("NetworkPolicy",)
+
+    @property
+    def enforces(self) -> tuple[str, ...]:
+        """What has an effect, as KIND/DIRECTION."""
+        return tuple(f"{kind}/{direction}" for kind in self.policy_kinds for direction in self.policy)
 
 
+# Calico, "Tutorial: Kubernetes AdminNetworkPolicy"; Antrea and OVN-Kubernetes implement the same API.
+WITH_ADMIN_POLICIES = ("NetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
 INGRESS_AND_EGRESS = ("ingress", "egress")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from controllers.cni import INGRESS_AND_EGRESS, Cni, Traits, options_of, parts
+from controllers.cni import INGRESS_AND_EGRESS, WITH_ADMIN_POLICIES, Cni, Traits, options_of, parts
 from controllers.cni.options import mtu
 from controllers.cni.tunnels import VXLAN
 from controllers.flow import fields as f
@@ -32,6 +32,7 @@ def _traits(encapsulation: str, overhead: int, description: str) -> Traits:
         "BGP-like: pod CIDRs announced with a next hop",
         description,
         policy=INGRESS_AND_EGRESS,
+        policy_kinds=WITH_ADMIN_POLICIES,
         source=_SOURCE,
     )
 
@@ -66,7 +67,7 @@ class Calico(Cni):
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
         """Pod packets cross the fabric as they are, so br-ex hands those for its own pods to br-int."""
-        return () if self.variant(options_of(view)) == "vxlan" else (parts.from_wire(self.name, view.node),)
+        return () if self.variant(options_of(view)) == "vxlan" else (parts.from_wire(self.name, view),)
 
 
 CNI = Calico()

@@ -54,7 +54,7 @@ class Flannel(Cni):
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
         """What comes in for its pods, unless it is wrapped."""
-        return () if self.variant(options_of(view)) == "vxlan" else (parts.from_wire(self.name, view.node),)
+        return () if self.variant(options_of(view)) == "vxlan" else (parts.from_wire(self.name, view),)
 
 
 CNI = Flannel()

@@ -47,7 +47,7 @@ class KubeRouter(Cni):
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
         """Pod packets cross the fabric as they are."""
-        yield parts.from_wire(self.name, view.node)
+        yield parts.from_wire(self.name, view)
 
 
 CNI = KubeRouter()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from controllers.cni import INGRESS_AND_EGRESS, Cni, Traits, options_of, parts
+from controllers.cni import INGRESS_AND_EGRESS, WITH_ADMIN_POLICIES, Cni, Traits, options_of, parts
 from controllers.cni.options import mtu
 from controllers.cni.tunnels import GENEVE
 from controllers.flow.program import Fragment
@@ -26,7 +26,13 @@ class Ovs(Cni):
     option = "encapsulation"
     variants = {
         "none": Traits(
-            "none", 0, "routes per node", "every pod a neighbour of its node's switch", "L3", INGRESS_AND_EGRESS
+            "none",
+            0,
+            "routes per node",
+            "every pod a neighbour of its node's switch",
+            "L3",
+            INGRESS_AND_EGRESS,
+            policy_kinds=WITH_ADMIN_POLICIES,
         ),
         "geneve": Traits(
             "Geneve",
@@ -37,6 +43,7 @@ class Ovs(Cni):
             INGRESS_AND_EGRESS,
             needs="geneve in the kernel, on the kernel's datapath",
             source=_SOURCE,
+            policy_kinds=WITH_ADMIN_POLICIES,
         ),
     }
 
@@ -60,7 +67,7 @@ class Ovs(Cni):
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
         """What comes in for its pods, unless it is wrapped."""
-        return () if self.variant(options_of(view)) == "geneve" else (parts.from_wire(self.name, view.node),)
+        return () if self.variant(options_of(view)) == "geneve" else (parts.from_wire(self.name, view),)
 
 
 CNI = Ovs()

@@ -9,7 +9,7 @@ from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import Goto, Output, Set
 from controllers.flow.program import Fragment, Writer, match
-from controllers.state import Node, Pod
+from controllers.state import Node, NodeView, Pod
 from topo.cluster.wiring import GATEWAY_PORT, PATCH_PORT, TUNNEL_PORT, UPLINK_PORT, WIRE_PORT
 
 
@@ -92,8 +92,12 @@ def by_kernel(feature: str, node: Node, prefix: str) -> Fragment:
 
 
 @lru_cache(maxsize=4096)
-def from_wire(feature: str, node: Node) -> Fragment:
-    """br-ex: pod packets that cross the fabric as they are go to the pod bridge."""
+def _from_wire(feature: str, node: Node, to: int) -> Fragment:
     w = Writer(feature, f"uplink of {node.name}")
-    w.flow(t.UPLINK, t.NORMAL, match("ip", in_port=WIRE_PORT, nw_dst=node.pod_cidr), Output(PATCH_PORT))
+    w.flow(t.UPLINK, t.NORMAL, match("ip", in_port=WIRE_PORT, nw_dst=node.pod_cidr), Output(to))
     return w.fragment()
+
+
+def from_wire(feature: str, view: NodeView) -> Fragment:
+    """br-ex: pod packets that cross the fabric as they are go where the pods are: the pod bridge, or the kernel."""
+    return _from_wire(feature, view.node, f.LOCAL if view.lab.attachment == "bridge" else PATCH_PORT)

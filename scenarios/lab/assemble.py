@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from controllers import cni as cnis
 from controllers import proxy as proxies
-from controllers.cni import Traits
+from controllers.cni import Cni, Traits
 from controllers.flow.tables import PIPELINES
+from controllers.proxy import Proxy
 from controllers.registry import choose, discover
 from topo import fabric, platform
 from topo.addons.dns import objects as cluster_dns
 from topo.addons.ingress import objects as ingress_controller
 from topo.cluster.errors import InputError, PlatformError
+from topo.cluster.network import PodNetwork
 from topo.cluster.store import Object
 from topo.config import LabConfig
 from topo.lab import Parts
@@ -52,13 +54,15 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         command += ["--plugins", str(folder.resolve())]
         agent += ["--plugins", str(folder.resolve())]
     return Parts(
-        network=cni.plan(fabric.mtu(config.fabric), config.cni_options),
+        network=_network(cni, proxy, config),
         controller=command,
         agent=agent,
         confirms=OURS in choices.controllers,
         tables={bridge: tuple((t.number, t.name) for t in tables) for bridge, tables in PIPELINES.items()},
         datapath=platform.choose_datapath(choices.datapath),
         seed=choices.seed,
+        # Where pods hang on a Linux bridge, no flows see what they send each other.
+        enforces=cni.variants[cni.variant(config.cni_options)].enforces if proxy.attachment == "switch" else (),
     )
 
 
@@ -81,6 +85,19 @@ def ingress(config: LabConfig, objects: Sequence[Object]) -> list[Object]:
             "mininetes: the manifests have an Ingress, so the lab gets an Ingress controller (nginx)", file=sys.stderr
         )
     return ingress_controller.missing(objects)
+
+
+def _network(cni: Cni, proxy: Proxy, config: LabConfig) -> PodNetwork:
+    """How pods are attached. Raises InputError where the proxy mode's kernel has no device for the CNI's tunnel."""
+    network = cni.plan(fabric.mtu(config.fabric), config.cni_options)
+    if proxy.attachment != "bridge":
+        return network
+    if network.tunnel is not None and network.tunnel.type != "vxlan":
+        problem = (
+            f"proxy mode {proxy.name} has pods on Linux bridges, where CNI {cni.name} would need {network.tunnel.type}"
+        )
+        raise InputError("--proxy or networking.kubeProxyMode", problem, "a CNI without a tunnel, or with VXLAN")
+    return replace(network, bridged=True)
 
 
 def _traits(traits: Traits) -> str:

@@ -23,6 +23,7 @@ class PodNetwork:
     on_link: pods of one node share a subnet (the node's pod CIDR) and ARP for each other; else each is a /32.
     gateway: the pods' default gateway address, or "" for the first address of the node's pod CIDR.
     gateway_mac: the gateway's MAC on every node, or "" for one of each node's own.
+    bridged: pods are ports of a Linux bridge in their node, and its kernel does what the switch would.
     """
 
     mtu: int
@@ -30,3 +31,4 @@ class PodNetwork:
     gateway: str = ""
     gateway_mac: str = ""
     tunnel: Tunnel | None = None
+    bridged: bool = False

@@ -22,5 +22,8 @@ PID = "mininetes.dev/pid"
 # Annotation a user sets: a command line of the host to run instead of the stand-in server.
 COMMAND = "mininetes.dev/command"
 
+# Annotation of Calico's by which a pod asks for an address (its page "Use a specific IP address"): a JSON list.
+WANTED_IP = "cni.projectcalico.org/ipAddrs"
+
 # API group of our own objects: Lab (one, named "lab") and FabricSwitch.
 GROUP = "mininetes.dev/v1"

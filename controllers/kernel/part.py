@@ -1,0 +1,61 @@
+"""Carries kube-proxy's rules and a Linux CNI's routes into one node's kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from controllers.agent.commands import run
+from controllers.kernel import iptables
+from controllers.kernel.conntrack import StaleDatagrams
+from controllers.kernel.routes import PeerRoutes
+from controllers.proxy import NodePart
+from controllers.state import NodeView
+
+
+class IptablesRules:
+    """One node's chains. backend: "legacy" or "nft", as the programs are called."""
+
+    def __init__(self, pid: int, backend: str) -> None:
+        self._pid = pid
+        self._program, self._restore = f"iptables-{backend}", f"iptables-{backend}-restore"
+        self._held: iptables.Rules = {}
+
+    def sync(self, view: NodeView) -> None:
+        """Write the chains that changed, in one step a table. Raises RuntimeError."""
+        wanted = iptables.rules(view)
+        text = iptables.restore(wanted, self._held)
+        if text:
+            run(self._pid, self._restore, "--noflush", text=text)
+        if not self._held:
+            self._hook()
+        self._held = wanted
+
+    def _hook(self) -> None:
+        """Send packets into the chains; a rule that is there already, of an agent before this one, stays."""
+        for table, hooks in iptables.HOOKS.items():
+            for hook in hooks:
+                rule = hook.split(" ")
+                try:
+                    run(self._pid, self._program, "-w", "-t", table, "-C", *rule)
+                except RuntimeError:
+                    run(self._pid, self._program, "-w", "-t", table, "-A", *rule)
+
+    def close(self) -> None:
+        """The rules go with the node."""
+
+
+class KernelNode:
+    """Everything a node of a kernel mode has: ways to its peers' pods, rules, and datagrams' connections forgotten."""
+
+    def __init__(self, pid: int, rules: Callable[[int], NodePart]) -> None:
+        self._parts: list[NodePart] = [PeerRoutes(pid), rules(pid), StaleDatagrams(pid)]
+
+    def sync(self, view: NodeView) -> None:
+        """One after the other. Raises RuntimeError."""
+        for part in self._parts:
+            part.sync(view)
+
+    def close(self) -> None:
+        """All of them."""
+        for part in self._parts:
+            part.close()
