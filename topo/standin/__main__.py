@@ -2,7 +2,12 @@
 
 Commands come as JSON lines on standard input and each is answered by one line on standard output:
 {"open": POD, "pid": PID, "who": {...}, "ports": [["TCP", 80], ...]} -> {"open": POD, "failed": [["TCP", 80, why]]}
+{"restart": POD, "pid": PID, "ports": [["TCP", 80], ...]}           -> {"restart": POD, "failed": [...]}
+{"drain": [POD, ...]}                                               -> {"drain": {POD: open connections}}
 {"close": POD}                                                      -> {"close": POD}
+
+A pod that drains takes no more connections; those it has end with the answer to what they ask now, or at once if they
+ask nothing. Asking again tells how many are left.
 
 TCP: an HTTP request is answered as HTTP; anything else gets one JSON line back for each piece received.
 UDP: each datagram is answered by one. GET / (any path) tells pod, node, client and path; GET on any path answers 503
@@ -16,6 +21,8 @@ import asyncio
 import json
 import socket
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,16 +30,34 @@ from topo.system import inside
 
 _TYPES = {"TCP": (socket.SOCK_STREAM, 0), "UDP": (socket.SOCK_DGRAM, 0), "SCTP": (socket.SOCK_STREAM, 132)}
 _METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ")
+# Seconds until a listener that could not accept (the process has no more descriptors) tries again.
+_RETRY = 0.1
+# Seconds that a draining pod waits for the first request of a connection.
+_PATIENCE = 1.0
+
+Port = tuple[str, int]
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One TCP or SCTP connection. asked: whether anything has come yet; busy: whether an answer is due."""
+
+    sock: socket.socket
+    port: Port
+    asked: bool = False
+    busy: bool = False
 
 
 @dataclass(slots=True)
 class Pod:
-    """One pod's sockets and what it says of itself."""
+    """One pod's sockets and what it says of itself. draining: since when (the loop's time), or None."""
 
     who: dict[str, Any]
     healthy: bool = True
-    sockets: list[socket.socket] = field(default_factory=list)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    draining: float | None = None
+    sockets: dict[Port, socket.socket] = field(default_factory=dict)
+    connections: dict[Connection, asyncio.Task[None]] = field(default_factory=dict)
+    datagrams: dict[Port, asyncio.Task[None]] = field(default_factory=dict)
 
 
 def say(pod: Pod, client: str, port: int, **more: Any) -> bytes:
@@ -44,16 +69,17 @@ def http_reply(pod: Pod, request: bytes, client: str, port: int) -> tuple[bytes,
     """The answer to one HTTP request head, and whether the connection stays open (RFC 9112, section 9.3)."""
     line, _, headers = request.partition(b"\r\n")
     method, path, version = (line.decode("latin-1").split(" ") + ["", ""])[:3]
-    keep = version != "HTTP/1.0" and b"connection: close" not in headers.lower()
+    seen = _headers(headers)
+    options = {option.strip().lower() for option in seen.get("connection", "").split(",")}
+    keep = "close" not in options and (version != "HTTP/1.0" or "keep-alive" in options) and pod.draining is None
     status = "200 OK"
     if method == "POST" and path in ("/healthy", "/unhealthy"):
         pod.healthy = path == "/healthy"
     elif not pod.healthy:
         status = "503 Service Unavailable"
     # What a proxy in between (an Ingress controller) made of the request is shown where there was one.
-    proxied = b"x-forwarded-for:" in headers.lower()
-    seen = {"method": method, "proto": version, "headers": _headers(headers)} if proxied else {}
-    body = say(pod, client, port, path=path, healthy=pod.healthy, **seen)
+    more = {"method": method, "proto": version, "headers": seen} if "x-forwarded-for" in seen else {}
+    body = say(pod, client, port, path=path, healthy=pod.healthy, **more)
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     head += f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"
     return head.encode() + (b"" if method == "HEAD" else body), keep
@@ -65,17 +91,17 @@ def _headers(lines: bytes) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
-async def serve_connection(pod: Pod, sock: socket.socket, client: str, port: int) -> None:
+async def serve_connection(pod: Pod, connection: Connection, client: str) -> None:
     """One TCP or SCTP connection to its end."""
     loop = asyncio.get_running_loop()
-    pending = b""
+    sock, port, pending = connection.sock, connection.port[1], b""
     try:
         while data := await loop.sock_recv(sock, 65536):
+            connection.asked = connection.busy = True
             pending += data
             if not pending.startswith(_METHODS):
                 await loop.sock_sendall(sock, say(pod, client, port))
                 pending = b""
-                continue
             while b"\r\n\r\n" in pending:
                 request, _, rest = pending.partition(b"\r\n\r\n")
                 length = _content_length(request)
@@ -84,12 +110,16 @@ async def serve_connection(pod: Pod, sock: socket.socket, client: str, port: int
                 pending = rest[length:]
                 reply, keep = http_reply(pod, request, client, port)
                 await loop.sock_sendall(sock, reply)
-                if not keep:
+                if not keep and not (pod.draining is not None and pending):
                     return
+            connection.busy = bool(pending)
+            if pod.draining is not None and not pending:
+                return
     except OSError:
         pass  # the client or the pod went
     finally:
         sock.close()
+        pod.connections.pop(connection, None)
 
 
 def _content_length(request: bytes) -> int:
@@ -99,17 +129,26 @@ def _content_length(request: bytes) -> int:
     return 0
 
 
-async def accept(pod: Pod, listener: socket.socket, port: int) -> None:
-    """Accept connections until the listener is closed."""
+def accept(pod: Pod, listener: socket.socket, port: Port) -> None:
+    """Take every connection that waits. Called when one does, so that none is half taken when the listener closes."""
     loop = asyncio.get_running_loop()
     while True:
         try:
-            sock, address = await loop.sock_accept(listener)
-        except OSError:
+            sock, address = listener.accept()
+        except BlockingIOError:
             return
-        task = loop.create_task(serve_connection(pod, sock, address[0], port))
-        pod.tasks.add(task)
-        task.add_done_callback(pod.tasks.discard)
+        except OSError:  # one that went again, or no more descriptors: the others are not to wait for ever
+            loop.remove_reader(listener)
+            loop.call_later(_RETRY, _listen, pod, listener, port)
+            return
+        sock.setblocking(False)
+        connection = Connection(sock, port)
+        pod.connections[connection] = loop.create_task(serve_connection(pod, connection, address[0]))
+
+
+def _listen(pod: Pod, listener: socket.socket, port: Port) -> None:
+    if listener.fileno() >= 0:  # it may have been closed meanwhile
+        asyncio.get_running_loop().add_reader(listener, accept, pod, listener, port)
 
 
 async def datagrams(pod: Pod, sock: socket.socket, port: int) -> None:
@@ -141,28 +180,74 @@ def open_socket(pid: int, protocol: str, port: int) -> socket.socket:
     return sock
 
 
-def open_pod(command: dict[str, Any]) -> tuple[Pod, list[list[Any]]]:
-    """Open all ports of a pod; those that cannot be opened come back with the reason."""
-    loop = asyncio.get_running_loop()
-    pod, failed = Pod(command["who"]), []
-    for protocol, port in command["ports"]:
+def open_ports(pod: Pod, pid: int, ports: Iterable[Port]) -> list[list[Any]]:
+    """Open ports of a pod; those that cannot be opened come back with the reason."""
+    loop, failed = asyncio.get_running_loop(), []
+    for protocol, number in ports:
+        port = protocol, number
         try:
-            sock = open_socket(command["pid"], protocol, port)
+            sock = open_socket(pid, protocol, number)
         except OSError as error:
-            failed.append([protocol, port, error.strerror])
+            failed.append([protocol, number, error.strerror])
             continue
-        pod.sockets.append(sock)
-        serve = datagrams if protocol == "UDP" else accept
-        pod.tasks.add(loop.create_task(serve(pod, sock, port)))
-    return pod, failed
+        pod.sockets[port] = sock
+        if protocol == "UDP":
+            pod.datagrams[port] = loop.create_task(datagrams(pod, sock, number))
+        else:
+            _listen(pod, sock, port)
+    return failed
 
 
-def close_pod(pod: Pod) -> None:
-    """Close its sockets and end its connections."""
-    for task in list(pod.tasks):
-        task.cancel()
-    for sock in pod.sockets:
+def close_ports(pod: Pod, ports: Iterable[Port]) -> None:
+    """Close these ports and end their connections."""
+    loop, gone = asyncio.get_running_loop(), set(ports)
+    for connection, task in list(pod.connections.items()):
+        if connection.port in gone:
+            task.cancel()  # which closes it
+    for port in gone & set(pod.sockets):
+        sock = pod.sockets.pop(port)
+        # Before closing: asyncio would remove the reader later, by a number that another socket may have by then.
+        loop.remove_reader(sock)
+        if port in pod.datagrams:
+            pod.datagrams.pop(port).cancel()
         sock.close()
+
+
+def drain(pod: Pod) -> int:
+    """Take no more connections and let those there are end; how many there are."""
+    loop = asyncio.get_running_loop()
+    if pod.draining is None:
+        pod.draining = loop.time()
+        for port in [port for port in pod.sockets if port not in pod.datagrams]:
+            listener = pod.sockets.pop(port)
+            accept(pod, listener, port)  # else closing it would reset those that wait
+            loop.remove_reader(listener)
+            listener.close()
+    waited = loop.time() - pod.draining > _PATIENCE
+    for connection in pod.connections:
+        if not connection.busy and (connection.asked or waited):
+            with suppress(OSError):  # the client has gone
+                connection.sock.shutdown(socket.SHUT_RD)  # what has come already is still read and answered
+    return len(pod.connections)
+
+
+def carry_out(command: dict[str, Any], pods: dict[str, Pod]) -> dict[str, Any]:
+    """One command; its answer."""
+    ports = [(protocol, number) for protocol, number in command.get("ports", ())]
+    if "open" in command:
+        pod = pods[command["open"]] = Pod(command["who"])
+        return {"open": command["open"], "failed": open_ports(pod, command["pid"], ports)}
+    if "restart" in command:
+        pod = pods[command["restart"]]
+        close_ports(pod, ports)
+        pod.healthy = True
+        return {"restart": command["restart"], "failed": open_ports(pod, command["pid"], ports)}
+    if "drain" in command:
+        return {"drain": {key: drain(pods[key]) if key in pods else 0 for key in command["drain"]}}
+    closed = pods.pop(command["close"], None)
+    if closed:
+        close_ports(closed, [*closed.sockets, *(c.port for c in closed.connections)])
+    return {"close": command["close"]}
 
 
 async def main() -> None:
@@ -172,15 +257,7 @@ async def main() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     pods: dict[str, Pod] = {}
     while line := await reader.readline():
-        command = json.loads(line)
-        if "open" in command:
-            pods[command["open"]], failed = open_pod(command)
-            answer: dict[str, Any] = {"open": command["open"], "failed": failed}
-        else:
-            pod = pods.pop(command["close"], None)
-            if pod:
-                close_pod(pod)
-            answer = {"close": command["close"]}
+        answer = carry_out(json.loads(line), pods)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

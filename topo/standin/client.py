@@ -28,6 +28,15 @@ class StandIn:
         answer = self._ask({"open": key, "pid": pid, "who": who, "ports": [list(p) for p in ports]})
         return list(answer["failed"])
 
+    def restart(self, key: str, pid: int, ports: Sequence[tuple[str, int]]) -> list[list[Any]]:
+        """Close these ports of a pod, with their connections, and open them again; as `open` otherwise."""
+        answer = self._ask({"restart": key, "pid": pid, "ports": [list(p) for p in ports]})
+        return list(answer["failed"])
+
+    def drain(self, keys: Sequence[str]) -> dict[str, int]:
+        """Let these pods take no more connections; how many each still has, 0 for a pod that is not open."""
+        return dict(self._ask({"drain": list(keys)})["drain"])
+
     def close(self, key: str) -> None:
         """Close a pod's ports and connections; a pod that is not open is no error."""
         self._ask({"close": key})
