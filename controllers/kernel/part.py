@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from controllers.agent.commands import run
-from controllers.kernel import iptables
+from controllers.kernel import iptables, nftables
 from controllers.kernel.conntrack import StaleDatagrams
 from controllers.kernel.routes import PeerRoutes
 from controllers.proxy import NodePart
@@ -39,6 +39,24 @@ class IptablesRules:
                     run(self._pid, self._program, "-w", "-t", table, "-C", *rule)
                 except RuntimeError:
                     run(self._pid, self._program, "-w", "-t", table, "-A", *rule)
+
+    def close(self) -> None:
+        """The rules go with the node."""
+
+
+class NftablesRules:
+    """One node's table."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._held: nftables.Rules | None = None
+
+    def sync(self, view: NodeView) -> None:
+        """Change what changed, in one transaction. Raises RuntimeError."""
+        wanted = nftables.rules(view)
+        if wanted != self._held:
+            run(self._pid, "nft", "-f", "-", text=nftables.transaction(wanted, self._held))
+        self._held = wanted
 
     def close(self) -> None:
         """The rules go with the node."""
