@@ -306,6 +306,8 @@ class Lab:
         address = fabric.client_address(self.config)
         self._wire(name, "eth0", switch, port, str(address), fabric.mac_of(address))
         outside.configure(self.outside[name], self.config, self._mtu, self.parts.datapath == "system")
+        if self.config.dns:
+            outside.start_resolver(self.outside[name], self.config)
 
     def _ports_of(self, switch: str) -> dict[str, str]:
         thing = self.store.get("FabricSwitch", "", switch)

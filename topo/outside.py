@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from topo import fabric, links
 from topo.config import LabConfig
 from topo.hosts import Host
@@ -19,3 +21,14 @@ def configure(host: Host, config: LabConfig, mtu: int, checksums: bool) -> None:
         links.own(host.pid, str(network))
     if not checksums:
         links.checksum_offload_off(host.pid, "eth0")
+
+
+# Names that the world's resolver knows; the addresses are the machine's own, so whoever asks them reaches it.
+NAMES = {"example.com": "198.51.100.1", "www.example.com": "198.51.100.1", "example.org": "198.51.100.2"}
+
+
+def start_resolver(host: Host, config: LabConfig) -> None:
+    """Answer for NAMES at the machine's own address: what the cluster's DNS asks for names that are not its own."""
+    names = [word for name, address in NAMES.items() for word in ("--static", f"{name}={address}")]
+    listen = ("--listen", str(fabric.client_address(config)))
+    host.start_daemon(sys.executable, "-m", "topo.addons.dns", *names, *listen)
