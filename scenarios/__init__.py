@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 # This file is imported by every verb; what it names only in types would take half a second to import.
 if TYPE_CHECKING:
     from scenarios.measure.place import Place
-    from scenarios.report.results import Measurement, Samples
+    from scenarios.report.results import Measurement, Samples, TextTable
     from topo.cluster.store import Object
     from topo.config import LabConfig
     from topo.lab import Lab
@@ -34,15 +34,17 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a scenario found. notes: sentences a reader of the figures must know."""
+    """What a scenario found. notes: sentences a reader of the figures must know; failed: what was not as expected."""
 
     measurements: Sequence[Measurement]
     samples: Sequence[Samples]
     notes: Sequence[str] = ()
+    tables: Sequence[TextTable] = ()
+    failed: Sequence[str] = ()
 
 
 class Scenario(Protocol):
-    """What a scenario must be."""
+    """What a scenario must be: one lab, and what is done in it."""
 
     name: str
     description: str
@@ -52,3 +54,28 @@ class Scenario(Protocol):
 
     def run(self, context: Context) -> Outcome:
         """Do the work in the lab, which is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One of several labs that a scenario compares."""
+
+    name: str
+    config: LabConfig
+    objects: Sequence[Object]
+
+
+class Comparison(Protocol):
+    """A scenario of several labs, one after the other, each by itself on the machine."""
+
+    name: str
+    description: str
+
+    def variants(self, config: LabConfig) -> Sequence[Variant]:
+        """The labs it wants, from the one the user asked for. Raises InputError."""
+
+    def run(self, context: Context) -> Outcome:
+        """Do the work in one of them, which is ready."""
+
+    def compare(self, outcomes: Mapping[str, Outcome], missing: Mapping[str, str]) -> Outcome:
+        """All of it. missing: variants that could not be, and why."""

@@ -194,6 +194,7 @@ def _rules(config: LabConfig) -> str:
     table ip mininetes {{
       chain prerouting {{
         type filter hook prerouting priority -300;
+        iifname "gw0" ether saddr {wiring.REJECT_MAC} notrack
         iifname "eth0" drop
         iifname "veth*" drop
       }}

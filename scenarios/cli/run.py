@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shlex
 import sys
+import tempfile
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import scenarios
 from controllers.registry import choose, discover
-from scenarios import Context, Scenario
+from scenarios import Comparison, Context, Outcome, Scenario
 from scenarios.cli import Command
 from scenarios.cli.common import Progress, console, json_option, print_json, progress
 from scenarios.cli.inputs import build_options, choices, configure, read
 from scenarios.lab import session
 from scenarios.measure.environment import environment
 from scenarios.report import results, tables
-from topo.cluster.errors import InputError
+from topo.cluster.errors import InputError, UserError
+from topo.cluster.store import Object
+from topo.config import LabConfig
 from topo.lab import Lab
 
 _CHECKOUT = Path(scenarios.__file__).parent.parent
@@ -46,10 +53,13 @@ def _run(arguments: Namespace) -> int:
     if arguments.repeats < 1 or arguments.seconds <= 0:
         raise InputError("--repeats, --seconds", "nothing would be measured", "1 or more, and more than 0")
     found = discover(scenarios, "SCENARIO", arguments.plugins)
-    scenario: Scenario = choose(found, arguments.scenario, "scenario", "run")
+    scenario: Scenario | Comparison = choose(found, arguments.scenario, "scenario", "run")
     arguments.lab = arguments.lab or scenario.name
     config, objects, _ = read(arguments.files)
-    config, own = scenario.plan(configure(arguments, config))
+    config = configure(arguments, config)
+    if hasattr(scenario, "variants"):
+        return _compare(cast(Comparison, scenario), config, objects, arguments)
+    config, own = scenario.plan(config)
     plan = session.plan(config, choices(arguments), [*own, *objects])
     with progress(arguments.json) as tell:
         return session.run(plan, lambda lab: _work(lab, scenario, arguments, tell), tell)
@@ -57,27 +67,84 @@ def _run(arguments: Namespace) -> int:
 
 def _work(lab: Lab, scenario: Scenario, arguments: Namespace, tell: Progress) -> int:
     started = datetime.now(UTC).isoformat(timespec="seconds")
+    described = _described(lab, arguments)
+    outcome = scenario.run(Context(lab, tell, arguments.repeats, arguments.seconds))
+    tell("report")
+    return _save(scenario.name, outcome, described, _lab(lab), started, arguments)
+
+
+def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object], arguments: Namespace) -> int:
+    """Each variant's lab in turn; what it found comes back through a file, for its capsule is another process."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    outcomes: dict[str, Outcome] = {}
+    missing: dict[str, str] = {}
+    described: dict[str, object] = {}
+    labs: dict[str, object] = {}
+    with progress(arguments.json) as tell, tempfile.TemporaryDirectory(prefix="mininetes-") as folder:
+        for variant in scenario.variants(config):
+            file = Path(folder) / "outcome"
+
+            say = partial(_say, tell, variant.name)
+
+            def work(lab: Lab, file: Path = file, say: Progress = say) -> int:
+                found = scenario.run(Context(lab, say, arguments.repeats, arguments.seconds))
+                file.write_bytes(pickle.dumps((found, _described(lab, arguments), _lab(lab))))
+                return 0
+
+            try:
+                plan = session.plan(variant.config, choices(arguments), [*variant.objects, *objects])
+            except UserError as error:  # what the machine lacks is said in the result, and the others are compared
+                missing[variant.name] = str(error)
+                continue
+            status = session.run(plan, work, say)
+            plan.socket.close()
+            if status != 0:
+                return status
+            outcomes[variant.name], described, labs = pickle.loads(file.read_bytes())
+    return _save(scenario.name, scenario.compare(outcomes, missing), described, labs, started, arguments)
+
+
+def _say(tell: Progress, name: str, text: str) -> None:
+    tell(f"{name}: {text}")
+
+
+def _described(lab: Lab, arguments: Namespace) -> dict[str, object]:
     userspace = lab.parts.datapath == "netdev"
-    described = environment(
+    return environment(
         datapath="userspace (netdev)" if userspace else "kernel (system)",
         offloads="tx checksum off at the pods" if userspace else "the kernel's defaults",
         seed=arguments.seed,
         checkout=_CHECKOUT,
     )
-    outcome = scenario.run(Context(lab, tell, arguments.repeats, arguments.seconds))
-    tell("report")
+
+
+def _lab(lab: Lab) -> dict[str, object]:
     config = asdict(lab.config)
     config["nodes"] = [node.name for node in lab.config.nodes]
     for name in ("pod_subnet", "service_subnet", "node_subnet"):
         config[name] = str(config[name])
+    config["load_balancer_pool"] = str(config["load_balancer_pool"] or "")
+    return {**config, "pod_mtu": lab.parts.network.mtu}
+
+
+def _save(
+    name: str,
+    outcome: Outcome,
+    described: Mapping[str, object],
+    lab: Mapping[str, object],
+    started: str,
+    arguments: Namespace,
+) -> int:
+    """Write and show what was found; 1 if something was not as expected."""
     result = results.Result(
-        scenario=scenario.name,
+        scenario=name,
         started=started,
         command=shlex.join(["mininetes", *sys.argv[1:]]),
         environment=described,
-        lab={**config, "pod_mtu": lab.parts.network.mtu},
+        lab=lab,
         measurements=tuple(outcome.measurements),
-        notes=tuple(outcome.notes),
+        notes=(*outcome.notes, *(f"Not as expected: {text}" for text in outcome.failed)),
+        tables=tuple(outcome.tables),
     )
     folder = results.write(result, outcome.samples, arguments.results)
     _give_to_caller(folder)
@@ -85,11 +152,13 @@ def _work(lab: Lab, scenario: Scenario, arguments: Namespace, tell: Progress) ->
         print_json(asdict(result) | {"folder": str(folder)})
     else:
         out = console()
+        for own in tables.text_tables(result):
+            out.print(own)
         out.print(tables.table(result))
         if costs := tables.cost_table(result):
             out.print(costs)
         out.print(f"saved in {folder}/: result.json, samples.csv, report.md, plots")
-    return 0
+    return 1 if outcome.failed else 0
 
 
 def _give_to_caller(folder: Path) -> None:

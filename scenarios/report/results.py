@@ -55,6 +55,15 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
+class TextTable:
+    """A table of a scenario's own, already as text: what figures alone do not say."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """started: ISO 8601. lab: a plain dict; its "shaped" (or "fabric") tells whether links were shaped."""
 
@@ -65,6 +74,7 @@ class Result:
     lab: Mapping[str, object]
     measurements: tuple[Measurement, ...]
     notes: tuple[str, ...] = ()
+    tables: tuple[TextTable, ...] = ()
     schema: str = SCHEMA
 
 
@@ -101,7 +111,8 @@ def read(folder: Path) -> Result:
         raise InputError(f"{path}: schema", f"unknown schema {found!r}", SCHEMA)
     try:
         measurements = tuple(_measurement(one) for one in document.pop("measurements"))
-        return Result(measurements=measurements, notes=tuple(document.pop("notes")), **document)
+        tables = tuple(_table(one) for one in document.pop("tables", ()))
+        return Result(measurements=measurements, notes=tuple(document.pop("notes")), tables=tables, **document)
     except (KeyError, TypeError, AttributeError) as problem:
         raise InputError(str(path), f"does not fit {SCHEMA} ({problem})") from None
 
@@ -109,6 +120,10 @@ def read(folder: Path) -> Result:
 def folder_name(result: Result) -> str:
     stamp = datetime.fromisoformat(result.started).strftime("%Y%m%d-%H%M%S")
     return f"{stamp}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', result.scenario)}"
+
+
+def _table(document: dict[str, Any]) -> TextTable:
+    return TextTable(document["title"], tuple(document["columns"]), tuple(map(tuple, document["rows"])))
 
 
 def _measurement(document: dict[str, Any]) -> Measurement:

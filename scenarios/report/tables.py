@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -113,6 +114,9 @@ def shaping(lab: Mapping[str, object]) -> str:
 def markdown(result: Result, plots: Sequence[str] = ()) -> str:
     """The report. plots: file names of images to show."""
     lines = [f"# {result.scenario}", "", f"Started {result.started} by `{result.command}`.", "", shaping(result.lab)]
+    for own in result.tables:
+        lines += ["", f"## {own.title}", "", _line(own.columns), _line("---" for _ in own.columns)]
+        lines += [_line(row) for row in own.rows]
     for kind, group in groupby(rows(result), key=lambda row: row.kind):
         lines += ["", f"## {kind}", "", _line(COLUMNS), _line("---" for _ in COLUMNS)]
         lines += [_line(row.cells()) for row in group]
@@ -139,6 +143,17 @@ def table(result: Result) -> Table:
             shown.add_row("" if number else kind, *row.cells())
         shown.add_section()
     return shown
+
+
+def text_tables(result: Result) -> list[Table]:
+    """The scenario's own tables for a terminal."""
+    found = []
+    for own in result.tables:
+        shown = Table(*own.columns, title=own.title, box=box.SIMPLE_HEAD)
+        for row in own.rows:
+            shown.add_row(*map(escape, row))
+        found.append(shown)
+    return found
 
 
 def cost_table(result: Result) -> Table | None:
