@@ -8,7 +8,7 @@ import shlex
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +17,7 @@ from typing import cast
 
 import scenarios
 from controllers.registry import choose, discover
-from scenarios import Comparison, Context, Outcome, Scenario
+from scenarios import Comparison, Context, Outcome, Scenario, Variant
 from scenarios.cli import Command
 from scenarios.cli.common import Progress, console, json_option, print_json, progress
 from scenarios.cli.inputs import build_options, choices, configure, read
@@ -80,28 +80,54 @@ def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object],
     missing: dict[str, str] = {}
     described: dict[str, object] = {}
     labs: dict[str, object] = {}
-    with progress(arguments.json) as tell, tempfile.TemporaryDirectory(prefix="mininetes-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mininetes-") as folder:
         for variant in scenario.variants(config):
             file = Path(folder) / "outcome"
-
-            say = partial(_say, tell, variant.name)
-
-            def work(lab: Lab, file: Path = file, say: Progress = say) -> int:
-                found = scenario.run(Context(lab, say, arguments.repeats, arguments.seconds))
-                file.write_bytes(pickle.dumps((found, _described(lab, arguments), _lab(lab))))
-                return 0
-
-            try:
-                plan = session.plan(variant.config, choices(arguments), [*variant.objects, *objects])
-            except UserError as error:  # what the machine lacks is said in the result, and the others are compared
-                missing[variant.name] = str(error)
-                continue
-            status = session.run(plan, work, say)
-            plan.socket.close()
+            status = _in_child(partial(_variant, scenario, variant, objects, arguments, file))
             if status != 0:
                 return status
-            outcomes[variant.name], described, labs = pickle.loads(file.read_bytes())
+            found = pickle.loads(file.read_bytes())
+            if isinstance(found, str):  # what the machine lacks is said in the result, and the others are compared
+                missing[variant.name] = found
+            else:
+                outcomes[variant.name], described, labs = found
     return _save(scenario.name, scenario.compare(outcomes, missing), described, labs, started, arguments)
+
+
+def _in_child(work: Callable[[], int]) -> int:
+    """Do it in a forked process: one that has made a capsule can make no other (unshare(2), CLONE_NEWPID)."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = work()
+        finally:
+            os._exit(status)
+    while True:
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        except KeyboardInterrupt:  # the child has it too, and takes its lab down
+            continue
+
+
+def _variant(
+    scenario: Comparison, variant: Variant, objects: Sequence[Object], arguments: Namespace, file: Path
+) -> int:
+    with progress(arguments.json) as tell:
+        say = partial(_say, tell, variant.name)
+
+        def work(lab: Lab) -> int:
+            found = scenario.run(Context(lab, say, arguments.repeats, arguments.seconds))
+            file.write_bytes(pickle.dumps((found, _described(lab, arguments), _lab(lab))))
+            return 0
+
+        try:
+            plan = session.plan(variant.config, choices(arguments), [*variant.objects, *objects])
+        except UserError as error:
+            file.write_bytes(pickle.dumps(str(error)))
+            return 0
+        return session.run(plan, work, say)
 
 
 def _say(tell: Progress, name: str, text: str) -> None:

@@ -85,3 +85,26 @@ def repeat_summary(runs: Sequence[Summary]) -> RepeatSummary:
         p99=median(run.p99 for run in runs),
         spread=spread([run.p50 for run in runs]),
     )
+
+
+def chi_square(counts: Sequence[int]) -> float:
+    """Probability that equally likely choices would be spread at least as unevenly (Pearson's test, n-1 degrees).
+
+    The upper incomplete gamma function by its continued fraction or, near the origin, by its series
+    (Abramowitz and Stegun, 6.5.29 and 6.5.31).
+    """
+    expected = sum(counts) / len(counts)
+    a, x = (len(counts) - 1) / 2, sum((n - expected) ** 2 for n in counts) / expected / 2
+    if x == 0:
+        return 1.0
+    scale = math.exp(a * math.log(x) - x - math.lgamma(a))
+    if x < a + 1:
+        term = total = 1 / a
+        for n in range(1, 500):
+            term *= x / (a + n)
+            total += term
+        return max(0.0, 1 - scale * total)
+    fraction = x + 1 - a + 2 * 500
+    for n in range(500, 0, -1):
+        fraction = x + 2 * n - 1 - a - n * (n - a) / fraction
+    return scale / fraction

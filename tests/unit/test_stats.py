@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenarios.measure.stats import Spread, Summary, median, percentile, repeat_summary, spread, summary
+from scenarios.measure.stats import Spread, Summary, chi_square, median, percentile, repeat_summary, spread, summary
 
 FINITE = st.floats(min_value=-1e12, max_value=1e12)
 
@@ -67,3 +67,12 @@ def test_repeat_summary_takes_medians_so_one_disturbed_run_does_not_count() -> N
     assert (found.count, found.p50, found.p90, found.p99) == (3, 12, 12, 12)
     # p25 of 10, 12, 500 is 11 (rank 0.5), p75 is 256 (rank 1.5)
     assert found.spread == Spread(low=10, high=500, iqr=245)
+
+
+@pytest.mark.parametrize(
+    ("counts", "probability"),
+    # By the distribution's closed forms: exp(-x/2) for two degrees, erfc(sqrt(x/2)) for one.
+    [((100, 100, 100), 1.0), ((128, 102, 70), 2.1605e-4), ((210, 190), 0.31731), ((110, 90, 100), 0.36788)],
+)
+def test_chi_square_is_the_probability_of_a_spread_as_uneven(counts: tuple[int, ...], probability: float) -> None:
+    assert chi_square(counts) == pytest.approx(probability, rel=1e-4)
