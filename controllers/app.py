@@ -11,6 +11,7 @@ from typing import Any
 from controllers import cni as cnis
 from controllers import compile as compiler
 from controllers import proxy as proxies
+from controllers import unixctl
 from controllers.channel import Channel
 from controllers.counting import count
 from controllers.flow.program import Program, check, listing
@@ -30,6 +31,8 @@ from controllers.sync import BridgeSync
 
 LOG = logging.getLogger("mininetes")
 _LISTED_STALE = 500
+# Seconds until a userspace switch is purged once more.
+_AGAIN = 0.05
 
 
 class Mininetes(app_manager.RyuApp):
@@ -100,8 +103,23 @@ class Mininetes(app_manager.RyuApp):
 
     def _bridge(self, name: tuple[str, str]) -> BridgeSync:
         if name not in self.bridges:
-            self.bridges[name] = BridgeSync(name, self._confirmed, _describe_stale)
+            self.bridges[name] = BridgeSync(name, self._confirmed, _describe_stale, self._purge)
         return self.bridges[name]
+
+    def _purge(self, name: tuple[str, str]) -> None:
+        """Make a userspace switch decide anew about every packet it remembers how to treat.
+
+        Open vSwitch before 3.3 finds the remembered decision that a change concerns by a packet, not by its identity,
+        and changes another one where two overlap (ovs-dev, "dpif-netdev: fix inconsistent processing between ukey and
+        megaflow"). The wrong one would then stand for as long as packets come. The second time is for those that were
+        being looked at meanwhile, which are passed over.
+        """
+        lab = self.lab.state.lab
+        if name[1] != "br-int" or lab is None or lab.datapath != "netdev":
+            return
+        folder = Channel.run / name[0]
+        _purge(folder)
+        hub.spawn_after(_AGAIN, _purge, folder)
 
     def _confirmed(self, bridge: BridgeSync) -> None:
         self.lab.report(
@@ -187,6 +205,13 @@ class Mininetes(app_manager.RyuApp):
             for fragment in program.values()
             for x in fragment.flows
         }
+
+
+def _purge(folder: Path) -> None:
+    try:
+        unixctl.ask(folder, "revalidator/purge")
+    except (OSError, ValueError) as error:  # a switch that goes remembers nothing either
+        LOG.warning("%s: the switch's memory was not purged: %s", folder.name, error)
 
 
 def _owner(program: Program, cookie: int) -> str:

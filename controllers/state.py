@@ -30,8 +30,10 @@ class Lab:
     # "switch" or "bridge", as the proxy mode says (controllers/proxy); where LoadBalancer addresses come from, or "".
     attachment: str = "switch"
     load_balancer_pool: str = ""
-    # Kinds of policies that the CNI enforces.
+    # What the CNI enforces, as KIND/DIRECTION: NetworkPolicy/ingress.
     enforces: tuple[str, ...] = ()
+    # "netdev" (userspace) or "system" (the kernel's).
+    datapath: str = "system"
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,8 @@ class LastSync:
 class BridgeSync:
     """One bridge. `want` may be called at any time; the sender works through what was wanted last.
 
-    describe_stale: text of the flows with these (table, cookie) pairs, asked before they are removed.
+    describe_stale: text of the flows with these (table, cookie) pairs, asked before they are removed; changed: told
+    when a change of what the bridge held is in force.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class BridgeSync:
         name: tuple[str, str],
         confirmed: Callable[[BridgeSync], None],
         describe_stale: Callable[[tuple[str, str], Iterable[int]], list[str]],
+        changed: Callable[[tuple[str, str]], None] = lambda name: None,
     ) -> None:
         self.name = name
         self.last = LastSync()
@@ -101,6 +103,8 @@ class BridgeSync:
         self.revision = -1
         self._confirmed = confirmed
         self._describe_stale = describe_stale
+        self._changed = changed
+        self._bundle = 0
         self._installed: dict[str, Fragment] | None = None
         self._slots: dict[Slot, str] = {}
         self._datapath: Any = None
@@ -204,12 +208,16 @@ class BridgeSync:
         messages += [wire.set_flow(x) for x in change.set_flows]
         messages += [wire.remove_flow(x) for x in change.remove_flows]
         messages += [wire.remove_group(g.id) for g in change.remove_groups]
-        if not change.forget:
-            return self._send(datapath, messages)
+        if any(x.feature == "policy" for x in (*change.set_flows, *change.remove_flows)):
+            # Half a rule would deny what the whole allows, and the other way round.
+            self._bundle = self._bundle % 0x7FFFFFFF + 1
+            messages = wire.bundle(self._bundle, messages)
+        if not self._send(datapath, messages):
+            return False
+        self._changed(self.name)
         # Only once no packet can follow the old translation again: a connection it began would stay.
-        return self._send(datapath, messages) and self._send(
-            datapath, [wire.forget(ZONE, translation) for translation in change.forget]
-        )
+        forget = [wire.forget(ZONE, translation) for translation in change.forget]
+        return not forget or self._send(datapath, forget)
 
     def _no_clash(self, old: Program, new: Program) -> None:
         """Raise BadFlow if a fragment that comes wants a slot that another keeps. Costs only what changes."""

@@ -6,6 +6,7 @@ Ryu lacks the group property that chooses how a select group hashes, and pads no
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -115,6 +116,19 @@ def _tuple_property(kind: int, address: tuple[int, int], port: tuple[int, int]) 
 def barrier(xid: int) -> bytes:
     """OFPT_BARRIER_REQUEST: the switch answers with the same xid once all before it is done."""
     return _message(ofp.OFPT_BARRIER_REQUEST, b"", xid)
+
+
+def bundle(number: int, messages: Sequence[bytes]) -> list[bytes]:
+    """The same messages as one change that no packet sees half of (OpenFlow 1.5, section 7.3.9: atomic, ordered).
+
+    If one is refused, none is in force.
+    """
+    flags = ofp.OFPBF_ATOMIC | ofp.OFPBF_ORDERED
+    out = [_message(ofp.OFPT_BUNDLE_CONTROL, struct.pack("!IHH", number, ofp.OFPBCT_OPEN_REQUEST, flags))]
+    head = struct.pack("!IHH", number, 0, flags)
+    out += [_message(ofp.OFPT_BUNDLE_ADD_MESSAGE, head + message) for message in messages]
+    out.append(_message(ofp.OFPT_BUNDLE_CONTROL, struct.pack("!IHH", number, ofp.OFPBCT_COMMIT_REQUEST, flags)))
+    return out
 
 
 def flow_stats_request(xid: int) -> bytes:

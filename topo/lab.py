@@ -251,6 +251,7 @@ class Lab:
             "fabric_mtu": self._mtu,
             "attachment": "bridge" if self.parts.network.bridged else "switch",
             "enforces": list(self.parts.enforces),
+            "datapath": self.parts.datapath,
             "load_balancer_pool": str(fabric.load_balancer_pool(config) or ""),
             "options": {"cni": dict(config.cni_options), "proxy": dict(config.proxy_options)},
         }

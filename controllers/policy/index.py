@@ -237,7 +237,7 @@ class PolicyIndex:
         self._version += 1
 
     def node(self, name: str, enforced: Collection[str]) -> NodePolicies:
-        """What the node must hold. enforced: kinds of policies that have an effect."""
+        """What the node must hold. enforced: what has an effect, as KIND/DIRECTION."""
         self._refresh()
         stamp = self._version, tuple(enforced)
         have = self._nodes.get(name)
@@ -247,7 +247,7 @@ class PolicyIndex:
 
     def _node(self, name: str, enforced: Collection[str]) -> NodePolicies:
         every = self._conjunctions.values()
-        here = [c for c in every if name in self._groups[c.subject].nodes and _kind(c.policy) in enforced]
+        here = [c for c in every if name in self._groups[c.subject].nodes and _is(c.policy, c.direction, enforced)]
         subjects: dict[tuple[str, str], list[Member]] = {}
         peers: dict[tuple[str, str], list[Member]] = {}
         ports: dict[tuple[str, PortMatch], list[Member]] = {}
@@ -278,9 +278,9 @@ class PolicyIndex:
         return {
             (direction, pod)
             for policy in self.policies.values()
-            if policy.closes and policy.tier == NAMESPACED and _kind(policy.key) in enforced
+            if policy.closes and policy.tier == NAMESPACED
             for direction in DIRECTIONS
-            if policy.rules(direction) is not None
+            if policy.rules(direction) is not None and _is(policy.key, direction, enforced)
             for pod in self._groups[policy.subject].nodes.get(node, ())
         }
 
@@ -305,8 +305,8 @@ class _Keep:
         return found
 
 
-def _kind(key: str) -> str:
-    return key.partition(" ")[0]
+def _is(policy: str, direction: str, enforced: Collection[str]) -> bool:
+    return f"{policy.partition(' ')[0]}/{direction}" in enforced
 
 
 def _groups(draft: Draft) -> list[PodGroup]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from scenarios.lab import flows
+from scenarios.lab import flows, policies
 from scenarios.lab.socket import LabError
 from topo import admission
 from topo.cluster.errors import InputError
@@ -48,6 +48,8 @@ def apply_objects(lab: Lab, objects: Sequence[Object]) -> list[dict[str, str]]:
             record(
                 lab.store, thing, "NoController", "nothing in this lab serves Ingresses; `up --ingress` starts nginx"
             )
+        for text in policies.warnings(thing, lab.parts.enforces, lab.config.cni, lab.config.proxy_mode):
+            record(lab.store, lab.store.get(*key_of(thing)) or thing, "NoEffect", text)
         done.append({"kind": thing["kind"], "name": name, "outcome": outcome})
     return done
 

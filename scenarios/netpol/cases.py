@@ -44,10 +44,11 @@ class PodSpec:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Labels of the namespaces by name, and pods by namespace/name."""
+    """Labels of the namespaces by name, pods by namespace/name, specs of Services for clients outside."""
 
     namespaces: Mapping[str, Mapping[str, str]]
     pods: Mapping[str, PodSpec]
+    services: Mapping[str, Object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ def _case(data: Object, raw: Object, file: str) -> Case:
     given = (raw.get("cluster") or data["cluster"]).get("pod_ips") or data.get("pod_ips") or {}
     if given:
         pods = {k: PodSpec(p.labels, p.ports, given.get(k, p.ip)) for k, p in cluster.pods.items()}
-        cluster = Cluster(cluster.namespaces, pods)
+        cluster = Cluster(cluster.namespaces, pods, cluster.services)
     return Case(name, source, cluster, tuple(done), fixed, file)
 
 
@@ -180,7 +181,18 @@ def _cluster(raw: Object) -> Cluster:
             pods[key] = PodSpec(value["labels"], ports, value.get("ip", ""))
         else:
             pods[key] = PodSpec(value, common)
-    return Cluster(raw["namespaces"], pods)
+    services = {k: _service(s) for k, s in _mapping(raw.get("services")).items()}
+    return Cluster(raw["namespaces"], pods, services)
+
+
+def _mapping(value: Any) -> Object:
+    """Some files describe their Services in a sentence."""
+    return value if isinstance(value, dict) else {}
+
+
+def _service(raw: Object) -> Object:
+    ports = [{"name": f"p{port}", "port": port, "targetPort": target} for port, target in raw["ports"]]
+    return {"type": raw.get("type", "ClusterIP"), "selector": raw["selector"], "ports": ports}
 
 
 def _port_of(text: str) -> tuple[str, str, int]:

@@ -111,3 +111,23 @@ def trace_text(nodes: policy_switches.Nodes, probe: Probe) -> str:
     text = f"{probe.protocol.lower()},{text},nw_src={ip_text(source)},nw_dst={ip_text(target)}"
     kind = probe.protocol.lower()
     return text + (",icmp_type=8" if kind == "icmp" else f",{kind}_src=40000,{kind}_dst={probe.port}")
+
+
+def test_a_bundle_is_one_change_or_none(bridge: Bridge) -> None:
+    """What is refused takes the rest with it."""
+    from controllers import wire
+    from controllers.flow import tables as t
+    from controllers.flow.actions import ToGroup
+    from controllers.flow.program import Writer, match
+
+    nodes = policy_switches.Nodes()
+    nodes.hold(WORLDS["admin"])
+    program = nodes.programs["node-1"]
+    messages = [wire.set_flow(x) for fragment in program.values() for x in fragment.flows]
+    w = Writer("test", "no such group")
+    w.flow(t.SERVICE_LB, t.NORMAL, match("ip"), ToGroup(999))
+    refused = [wire.set_flow(x) for x in w.fragment().flows]
+    switch = bridge(1, 2, 3, *PORTS)
+    assert switch.send(wire.bundle(1, [*messages, *refused])) and not switch.held().cookies
+    assert switch.send(wire.bundle(2, messages)) == []
+    assert not switch.resync(program).change

@@ -20,6 +20,7 @@ from topo.cluster.wiring import GATEWAY_PORT, UPLINK_PORT
 
 NODES = {"node-1": "172.18.0.2", "node-2": "172.18.0.3", "node-3": "172.18.0.4"}
 KINDS = ("NetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
+ENFORCES = [f"{kind}/{direction}" for kind in KINDS for direction in ("ingress", "egress")]
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 CALICO = CNIS["calico"]
 
@@ -94,7 +95,7 @@ class Nodes:
 
     def _objects(self, world: World) -> Iterator[Object]:
         spec = {"pod_subnet": "10.244.0.0/16", "service_subnet": "10.96.0.0/16", "cni": "calico", "proxy_mode": "ovs"}
-        yield _thing("Lab", "lab", spec | {"fabric_mtu": 1500, "enforces": list(KINDS)})
+        yield _thing("Lab", "lab", spec | {"fabric_mtu": 1500, "enforces": ENFORCES})
         for i, (name, ip) in enumerate(NODES.items()):
             notes = {"mininetes.dev/mac": mac_text(mac_of(ip)), "mininetes.dev/gateway-mac": GATEWAY_MAC}
             node = _thing("Node", name, {"podCIDR": f"10.244.{1 + i}.0/24"}, annotations=notes)

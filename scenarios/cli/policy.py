@@ -1,0 +1,124 @@
+"""mininetes policy: explains and tabulates what network policies allow, and runs files of cases with real packets."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from pathlib import Path
+
+from scenarios.cli import Command
+from scenarios.cli.common import Progress, console, json_option, print_json, progress, table
+from scenarios.cli.inputs import build_options, choices, configure
+from scenarios.lab import session
+from scenarios.netpol import cases
+from scenarios.netpol.runner import Outcome, Prober, Runner
+from topo import labfile
+from topo.cluster.errors import InputError
+from topo.lab import Lab
+
+_NODES = 4
+_SHOWN = 6
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    check = verbs.add_parser("check", help="run files of cases with real packets, in a lab of their own")
+    check.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="cases (docs/network-policy.md)")
+    check.add_argument("--case", metavar="TEXT", help="only cases whose name contains this")
+    build_options(check)
+    check.set_defaults(lab="", work=_check)
+    json_option(check)
+
+
+def _run(arguments: Namespace) -> int:
+    return int(arguments.work(arguments))
+
+
+def _check(arguments: Namespace) -> int:
+    every = [case for file in arguments.files for case in cases.load(file)]
+    every = [case for case in every if not arguments.case or arguments.case in case.name]
+    if not every:
+        raise InputError("--case", f"no case has {arguments.case!r} in its name", "a part of a name")
+    arguments.lab = arguments.lab or "policy-check"
+    arguments.cni = arguments.cni or "calico"
+    config = replace(labfile.default_config(arguments.nodes or _NODES), dns=False)
+    arguments.nodes = None
+    plan = session.plan(configure(arguments, config), choices(arguments), [])
+    with progress(arguments.json) as tell:
+        return session.run(plan, lambda lab: _work(lab, every, arguments, tell), tell)
+
+
+def _work(lab: Lab, every: list[cases.Case], arguments: Namespace, tell: Progress) -> int:
+    done: list[Outcome] = []
+    with Prober() as prober:
+        runner = Runner(lab, prober)
+        for number, case in enumerate(every, start=1):
+            tell(f"case {number} of {len(every)}: {case.name}")
+            done.append(runner.run(case))
+    failed = [o for o in done if not o.passed and not o.skipped]
+    if arguments.json:
+        print_json(_data(done, lab))
+    else:
+        _show(done, lab)
+    return 1 if failed or not any(o.passed for o in done) else 0
+
+
+def _data(done: list[Outcome], lab: Lab) -> dict[str, object]:
+    return {
+        "cni": lab.config.cni,
+        "passed": sum(o.passed for o in done),
+        "failed": sum(not o.passed and not o.skipped for o in done),
+        "skipped": sum(bool(o.skipped) for o in done),
+        "pairs": sum(o.pairs for o in done),
+        "seconds": round(sum(o.seconds for o in done), 1),
+        "warnings": sorted({e["message"] for e in lab.store.list("Event") if e["reason"] == "NoEffect"}),
+        "cases": [
+            {
+                "name": o.case.name,
+                "file": o.case.file,
+                "source": o.case.source,
+                "result": "skipped" if o.skipped else "passed" if o.passed else "failed",
+                "reason": o.skipped,
+                "pairs": o.pairs,
+                "seconds": o.seconds,
+                "differences": [
+                    {"step": d.step, "pair": d.probe, "expected": "allowed" if d.expected else "refused"}
+                    for d in o.differences
+                ],
+            }
+            for o in done
+        ],
+    }
+
+
+def _show(done: list[Outcome], lab: Lab) -> None:
+    out = console()
+    for outcome in done:
+        if outcome.skipped:
+            out.print(f"skipped  {outcome.case.file}: {outcome.case.name}: {outcome.skipped}", markup=False)
+        elif not outcome.passed:
+            out.print(f"FAILED   {outcome.case.file}: {outcome.case.name}", markup=False)
+            for d in outcome.differences[:_SHOWN]:
+                said = "allowed, but refused" if d.expected else "refused, but allowed"
+                out.print(f"           step {d.step}: {d.probe} should be {said}", markup=False)
+            if len(outcome.differences) > _SHOWN:
+                out.print(f"           and {len(outcome.differences) - _SHOWN} more pairs")
+    found = table("", "file", "cases", "passed", "failed", "skipped", "pairs", "seconds")
+    for file in dict.fromkeys(o.case.file for o in done):
+        mine = [o for o in done if o.case.file == file]
+        passed, skipped = sum(o.passed for o in mine), sum(bool(o.skipped) for o in mine)
+        numbers = len(mine), passed, len(mine) - passed - skipped, skipped, sum(o.pairs for o in mine)
+        found.add_row(file, *map(str, numbers), f"{sum(o.seconds for o in mine):.1f}")
+    out.print(found)
+    if not lab.parts.enforces:
+        print(f"mininetes: CNI {lab.config.cni} enforces no policies", file=sys.stderr)
+
+
+COMMAND = Command(
+    "policy",
+    "explain network policies, print who reaches whom, or run cases with real packets",
+    "mininetes policy check cases.json --cni calico",
+    _arguments,
+    _run,
+)

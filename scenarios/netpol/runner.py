@@ -1,0 +1,283 @@
+"""Runs cases in a lab: makes the lab's cluster the case's, takes each step, and probes all its pairs at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address
+from types import TracebackType
+from typing import Any
+
+from scenarios.lab import policies
+from scenarios.netpol.cases import EXTERNAL, Case, PodSpec, Probe, World, filled
+from topo import fabric, manifests
+from topo.cluster.store import NotFound, Object, key_of
+from topo.cluster.wiring import WANTED_IP
+from topo.lab import Lab
+
+# Seconds without any further answer after which what has not answered is taken for refused; and the longest wait.
+_QUIET, _LIMIT = 0.15, 1.5
+# How often a step is probed again for pairs that differ: a busy machine loses packets, and answers late.
+_ATTEMPTS = 3
+_MARK = "mininetes.dev/policy-case"
+_READY = 60.0
+# How a Service's address is called among the ends of probes.
+_SERVICE = "service:"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A pair that does not do what the case expects."""
+
+    step: int
+    probe: str
+    expected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one case came to. skipped: why it was not run, or ""; pairs: how many were probed."""
+
+    case: Case
+    differences: tuple[Difference, ...] = ()
+    pairs: int = 0
+    seconds: float = 0.0
+    skipped: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every pair did what was expected."""
+        return not self.differences and not self.skipped
+
+
+class Prober:
+    """The process that sends the probes."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "scenarios.netpol.prober"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def probe(
+        self, ends: Mapping[str, tuple[int, str]], probes: Mapping[Probe, bool], quiet: float = _QUIET
+    ) -> dict[Probe, bool]:
+        """Which were reached. ends: a process in the namespace, and the address, of each end; probes: as expected."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        wanted = [[p.source, p.target, p.protocol, p.port, expected] for p, expected in probes.items()]
+        request = {"ends": ends, "probes": wanted, "quiet": quiet, "limit": _LIMIT}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the prober ended with status {self._process.wait()}")
+        return dict(zip(probes, json.loads(line)["reached"], strict=True))
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Prober:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class Runner:
+    """Takes one lab from case to case."""
+
+    def __init__(self, lab: Lab, prober: Prober) -> None:
+        self.lab, self.prober = lab, prober
+
+    def run(self, case: Case) -> Outcome:
+        """The case from its first step to its last."""
+        began = time.monotonic()
+        reason = self._unfit(case)
+        if reason:
+            return Outcome(case, skipped=reason)
+        world = World.of(case.cluster)
+        self._serve(case.cluster.services)
+        ports = next((p.ports for p in case.cluster.pods.values()), ())
+        self._become(world)
+        differences: list[Difference] = []
+        pairs = 0
+        for number, step in enumerate(case.steps, start=1):
+            world.change(step.raw, ports)
+            self._become(world)
+            found = self._probe(step.scored)
+            pairs += len(step.scored)
+            differences += [Difference(number, str(p), e) for p, e in step.scored.items() if found[p] != e]
+        return Outcome(case, tuple(differences), pairs, round(time.monotonic() - began, 3))
+
+    def _unfit(self, case: Case) -> str:
+        """Why this lab cannot run the case, or ""."""
+        networks = [n.pod_cidr for n in self.lab.nodes.values()]
+        fixed = [IPv4Address(p.ip) for p in case.cluster.pods.values() if p.ip]
+        if case.needs_addresses and not all(any(ip in n for n in networks) for ip in fixed):
+            return "its expectations hold only for addresses that no node of this lab has"
+        ends = {end for s in case.steps for p in s.scored for end in (p.source, p.target)}
+        elsewhere = sorted(e for e in ends if e.startswith("ip:"))
+        return f"there is no machine with address {elsewhere[0][3:]}" if elsewhere else ""
+
+    def _become(self, world: World) -> None:
+        """Make the lab's objects those of the world, changing only what differs; returns when all is in force."""
+        store = self.lab.store
+        pods = {key: self._pod(key, spec) for key, spec in world.pods.items()}
+        have = {_name(p): p for p in store.list("Pod") if _MARK in p["metadata"].get("annotations", {})}
+        gone = [key for key, pod in have.items() if key not in pods or not _is_same_pod(pod, pods[key])]
+        for key in gone:
+            self._delete("Pod", *key.split("/"))
+        self._wait_gone(gone)
+        for name, labels in world.namespaces.items():
+            self._namespace(name, labels)
+        for space in store.list("Namespace"):
+            if _MARK in space["metadata"].get("annotations", {}) and space["metadata"]["name"] not in world.namespaces:
+                self._delete("Namespace", "", space["metadata"]["name"])
+        for key, pod in pods.items():
+            if key in have and key not in gone:
+                store.update(*key_of(pod), partial(_relabel, labels=pod["metadata"]["labels"]))
+            else:
+                store.create(pod)
+        self.lab.wait_ready(_READY)
+        addresses = {_name(p): p["status"]["podIP"] for p in store.list("Pod") if p.get("status", {}).get("podIP")}
+        wanted = [_loaded(filled(policy, addresses)) for policy in world.policies.values()]
+        keys = {key_of(policy) for policy in wanted}
+        for kind in policies.KINDS:
+            for old in [key_of(p) for p in store.list(kind)]:
+                if old not in keys:
+                    self._delete(*old)
+        for policy in wanted:
+            store.apply(policy)
+        self.lab.confirm()
+
+    def _serve(self, services: Mapping[str, Object]) -> None:
+        """Have exactly these Services."""
+        store = self.lab.store
+        for old in [s for s in store.list("Service") if _MARK in s["metadata"].get("annotations", {})]:
+            if _name(old) not in services:
+                self._delete(*key_of(old))
+        for key, spec in services.items():
+            namespace, name = key.split("/")
+            meta = {"name": name, "namespace": namespace, "annotations": {_MARK: "true"}}
+            store.apply(_loaded({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": dict(spec)}))
+
+    def _pod(self, key: str, spec: PodSpec) -> Object:
+        namespace, name = key.split("/")
+        ports = [
+            {"containerPort": number, "protocol": protocol, **({"name": label} if label else {})}
+            for label, protocol, number in spec.ports
+        ]
+        notes = {_MARK: "true", **({WANTED_IP: json.dumps([spec.ip])} if spec.ip and self._home(spec.ip) else {})}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace, "labels": dict(spec.labels), "annotations": notes},
+            "spec": {
+                "nodeName": self._home(spec.ip) or self._some_node(name),
+                "containers": [{"name": "c", "image": "none", "ports": ports}],
+            },
+        }
+
+    def _home(self, address: str) -> str:
+        """The node among whose pods the address is, or ""."""
+        nodes = self.lab.nodes.values()
+        return next((n.name for n in nodes if address and IPv4Address(address) in n.pod_cidr), "")
+
+    def _some_node(self, name: str) -> str:
+        """Pods of one name on one node, so that half the pairs cross the fabric."""
+        nodes = list(self.lab.nodes)
+        return nodes[sum(name.encode()) % len(nodes)]
+
+    def _namespace(self, name: str, labels: Mapping[str, str]) -> None:
+        thing = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "labels": dict(labels), "annotations": {_MARK: "true"}},
+        }
+        self.lab.store.apply(thing)
+        wanted = {**labels, "kubernetes.io/metadata.name": name}
+        self.lab.store.update("Namespace", "", name, lambda have: _relabel(have, wanted))
+
+    def _delete(self, kind: str, namespace: str, name: str) -> None:
+        try:
+            if kind == "Pod":
+                self.lab.store.mark_deleted(kind, namespace, name)
+            else:
+                self.lab.store.delete(kind, namespace, name)
+        except NotFound:
+            pass
+
+    def _wait_gone(self, keys: Sequence[str]) -> None:
+        deadline = time.monotonic() + _READY
+        while any(self.lab.store.get("Pod", *key.split("/")) for key in keys):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"pods did not end: {', '.join(keys)}")
+            time.sleep(0.01)
+
+    def _probe(self, scored: Mapping[Probe, bool]) -> dict[Probe, bool]:
+        """Probe all; what differs again, for a machine with much to do loses packets and is late."""
+        ways = {self._way(p): expected for p, expected in scored.items()}
+        found = self._by_way(ways)
+        return {p: found[self._way(p)] for p in scored}
+
+    def _by_way(self, scored: Mapping[Probe, bool]) -> dict[Probe, bool]:
+        ends = {end: self._end(end) for p in scored for end in (p.source, p.target)}
+        found = self.prober.probe(ends, scored)
+        for attempt in range(1, _ATTEMPTS):
+            doubtful = {p: expected for p, expected in scored.items() if found[p] != expected}
+            if not doubtful:
+                break
+            time.sleep(0.1 * attempt)
+            found |= self.prober.probe(ends, doubtful, 2 * attempt * _QUIET)
+        return found
+
+    def _way(self, probe: Probe) -> Probe:
+        """A client outside the cluster comes in by the Service's LoadBalancer address."""
+        service = self.lab.store.get("Service", *probe.target.split("/")) if probe.source == EXTERNAL else None
+        given = (service or {}).get("status", {}).get("loadBalancer", {}).get("ingress", [])
+        if service is None or not given:
+            return probe
+        port = next((p["port"] for p in service["spec"]["ports"] if p["targetPort"] == probe.port), probe.port)
+        return Probe(probe.source, f"{_SERVICE}{given[0]['ip']}", probe.protocol, port)
+
+    def _end(self, name: str) -> tuple[int, str]:
+        if name.startswith(_SERVICE):
+            return 0, name.removeprefix(_SERVICE)
+        if name == EXTERNAL:
+            host = self.lab.outside[fabric.CLIENT]
+            return int(host.pid), str(fabric.WORLD_NETWORK[10])
+        sandbox = self.lab.kubelet.sandboxes[name]
+        return sandbox.pid, str(sandbox.ip)
+
+
+def _loaded(policy: Object) -> Object:
+    """With what the API fills in."""
+    return manifests.load_text(json.dumps(policy), "policy").objects[0]
+
+
+def _name(thing: Object) -> str:
+    return f"{thing['metadata']['namespace']}/{thing['metadata']['name']}"
+
+
+def _relabel(thing: Object, labels: Mapping[str, str]) -> None:
+    thing["metadata"]["labels"] = dict(labels)
+
+
+def _is_same_pod(have: Object, want: Object) -> bool:
+    """But for its labels, which can change."""
+
+    def parts(pod: Object) -> Any:
+        spec = pod["spec"]
+        return pod["metadata"]["annotations"].get(WANTED_IP), spec["nodeName"], spec["containers"]
+
+    return bool(parts(have) == parts(want)) and "deletionTimestamp" not in have["metadata"]
