@@ -109,7 +109,7 @@ class Mininetes(app_manager.RyuApp):
     def _purge(self, name: tuple[str, str]) -> None:
         """Make a userspace switch decide anew about every packet it remembers how to treat.
 
-        Open vSwitch before 3.3 finds the remembered decision that a change concerns by a packet, not by its identity,
+        Open vSwitch 3.1 finds the remembered decision that a change concerns by a packet, not by its identity,
         and changes another one where two overlap (ovs-dev, "dpif-netdev: fix inconsistent processing between ukey and
         megaflow"). The wrong one would then stand for as long as packets come. The second time is for those that were
         being looked at meanwhile, which are passed over.
