@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SCENARIO ?= quickstart
 # What every lab and every measurement needs of the distribution (Debian 12 and 13, Ubuntu 24.04).
-PACKAGES := openvswitch-switch mininet iperf3 nftables iproute2 iputils-ping net-tools ethtool tcpdump curl \
+PACKAGES := openvswitch-switch mininet iperf3 nftables iptables conntrack iproute2 iputils-ping net-tools ethtool tcpdump curl \
             kmod procps util-linux python3 python3-venv nginx openssl
 # Labs start their own nginx; the distribution's must not take port 80 of this machine because of us. This file is Debian's
 # way to install a service without starting it (invoke-rc.d(8), policy-rc.d); one that is there already is left alone.
@@ -21,7 +21,7 @@ help: ## this list
 	@echo
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 	@echo
-	@echo "  make scenario SCENARIO=name CNI=flannel|calico PROXY=ovs NODES=3 DATAPATH=netdev|system ARGS='--repeats 5'"
+	@echo "  make scenario SCENARIO=name CNI=flannel PROXY=ipvs NODES=3 DATAPATH=netdev|system ARGS='--repeats 5'"
 
 install: packages $(VENV)/.installed ## distribution packages and the virtual environment (needs sudo once)
 
