@@ -167,6 +167,13 @@ def _gateway(node: Node) -> Fragment:
         match("ip", nw_dst=node.gateway_ip),
         Ct(SNAT_ZONE, t.after(t.UN_SNAT), nat=Nat()),
     )
+    # The node's own connections bear that address from the start. They pass the same zone as those behind it, which
+    # gives one of two that have the same port number at the same server another.
+    own: dict[str, Any] = {"PktSource": f.FROM_GATEWAY, "nw_src": node.gateway_ip}
+    remember = Ct(ZONE, t.after(t.CONNTRACK_COMMIT), commit=True, mark=ALLOWED | MASQUERADED)
+    for state in ({"ct_state": "+new+trk"}, {"ct_state": "-new+est+trk", "ct_mark": (0, ALLOWED)}):
+        wanted: dict[str, Any] = {**state, **own}
+        w.flow(t.CONNTRACK_COMMIT, t.NORMAL + 1, match("ip", **wanted), remember)
     masqueraded = {"ct_mark": (MASQUERADED, MASQUERADED)}
     hide = Nat("src", node.gateway_ip)
     # What goes to the kernel would be taken for its own if it bore its own address.

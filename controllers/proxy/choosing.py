@@ -7,7 +7,7 @@ from typing import Any
 
 from controllers.flow import fields as f
 from controllers.flow import tables as t
-from controllers.flow.actions import ZONE, Action, Ct, Goto, Learn, Nat, Resubmit, Set, ToGroup
+from controllers.flow.actions import ZONE, Action, Ct, Goto, Learn, Multipath, Nat, Resubmit, Set, ToGroup
 from controllers.flow.program import Bucket, Writer, learned_cookie, match
 from controllers.proxy.frontends import EndpointSet
 from controllers.services import Endpoint
@@ -33,15 +33,18 @@ def remembered(w: Writer, chosen: EndpointSet, numbered: dict[Endpoint, int]) ->
     """Session affinity: a client goes on with its endpoint until it was away for the time-out.
 
     Gives what ServiceLB does first; EndpointChoice is then asked with Service set, and Endpoint too if one is known.
+    The hash over one value is always 0: it is there so that no two connections share the switch's cached decision,
+    which may be one from before the client was remembered, or would not remember it again.
     Source: Kubernetes, "Virtual IPs and Service Proxies", session affinity; the time runs from the last connection.
     """
+    for_itself = Multipath(CONNECTION, 1, f.INDEX)
     for endpoint, number in numbered.items():
         cookie = learned_cookie("affinity", f"{chosen.number}", f"{endpoint.ip}:{endpoint.port}")
         idle = min(chosen.port.affinity, 65535)  # as long as a flow can wait (OpenFlow 1.5, section 7.3.4.2)
         memory = Learn(t.SERVICE_MEMORY, t.HIGH, (f.IP_SRC, f.SERVICE), f.ENDPOINT, number, cookie, idle)
         wanted = match("ip", Service=chosen.number, Endpoint=number)
-        w.flow(t.ENDPOINT_DNAT, t.NORMAL, wanted, memory, to(endpoint))
-    return Set(f.SERVICE, chosen.number), Resubmit(t.SERVICE_MEMORY)
+        w.flow(t.ENDPOINT_DNAT, t.NORMAL, wanted, for_itself, memory, to(endpoint))
+    return Set(f.SERVICE, chosen.number), for_itself, Resubmit(t.SERVICE_MEMORY)
 
 
 def by_group(w: Writer, chosen: EndpointSet, source_only: bool = False) -> tuple[Action, ...]:

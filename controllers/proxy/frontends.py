@@ -185,15 +185,17 @@ def _limited(one: Frontend, ranges: tuple[str, ...], node: Node) -> Iterator[Fro
         yield one
         return
     networks = list(collapse_addresses(IPv4Network(r, strict=False) for r in ranges))
-    fields = dict(one.fields)
-    source = fields.get("PktSource")
+    source = dict(one.fields).get("PktSource")
     if source != f.FROM_GATEWAY:
         for network in networks:
             yield _with(one, (("nw_src", str(network)), *one.fields), one.priority)
-    if source in (None, f.FROM_GATEWAY) and any(
-        int(n.network_address) <= node.ip <= int(n.broadcast_address) for n in networks
-    ):
-        yield _with(one, (("PktSource", f.FROM_GATEWAY),), t.HIGH)
+    # With policy Local the node's own packets have a frontend of their own.
+    if source == f.FROM_GATEWAY or (source is None and not one.local):
+        own = (("PktSource", f.FROM_GATEWAY),)
+        if any(int(n.network_address) <= node.ip <= int(n.broadcast_address) for n in networks):
+            yield _with(one, own, t.HIGH)
+        else:
+            yield Frontend(one.address, one.port, own, (), otherwise=f.DROP_SOURCE_RANGE, priority=t.HIGH)
 
 
 def _with(one: Frontend, fields: tuple[tuple[str, Any], ...], priority: int) -> Frontend:

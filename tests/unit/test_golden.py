@@ -8,18 +8,33 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
 import pytest
-from views import OVS, SWITCHES, WEB_TLS, A, cluster, cni_of, fabric
+from views import (
+    BALANCED,
+    DATAGRAMS,
+    EVERY_TYPE,
+    OVS,
+    STICKY,
+    SWITCHES,
+    WEB_TLS,
+    A,
+    cluster,
+    cni_of,
+    fabric,
+    proxy_of,
+    served,
+)
 
 from controllers.compile import fabric_switch, pod_bridge, uplink_bridge
 from controllers.flow import document
 from controllers.flow.program import Program, check, listing
+from controllers.services import ServicePort
 from controllers.simulate import Switch
 from controllers.state import NodeView
 
@@ -37,6 +52,12 @@ def services(view: NodeView) -> Program:
     return {fragment.key: fragment for fragment in OVS.fragments(view)}
 
 
+def of_mode(mode: str, ports: Mapping[str, ServicePort] = EVERY_TYPE, **options: object) -> Callable[[], Program]:
+    """Flows of a Service of every type in a proxy mode."""
+    view = served(mode, ports, **options)
+    return lambda: {fragment.key: fragment for fragment in proxy_of(view).fragments(view)}
+
+
 def uplink(view: NodeView) -> Program:
     return uplink_bridge(view, cni_of(view))
 
@@ -47,6 +68,11 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
     "br-ex-flannel": lambda: uplink(cluster("flannel")["node-1"]),
     "br-ex-calico": lambda: uplink(cluster("calico")["node-1"]),
     "service-ports": lambda: services(cluster("flannel")["node-1"]),
+    "services-ovs": of_mode("ovs"),
+    "services-iptables": of_mode("iptables"),
+    "services-ipvs-rr": of_mode("ipvs"),
+    "services-ipvs-mh": of_mode("ipvs", {BALANCED.key: BALANCED, DATAGRAMS.key: DATAGRAMS}, scheduler="mh"),
+    "services-affinity": of_mode("ovs", {STICKY.key: STICKY}),
     "fabric-leaf": lambda: fabric_switch(fabric()["leaf-1"]),
     "fabric-spine": lambda: fabric_switch(fabric()["spine-1"]),
 }

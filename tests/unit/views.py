@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network
+from typing import Any
 
 from controllers import cni as cnis
 from controllers import proxy as proxies
@@ -16,7 +18,8 @@ from controllers.state import FabricView, Lab, Node, NodeView, Pod, Switch
 
 POD_SUBNET, SERVICE_SUBNET = "10.244.0.0/16", "10.96.0.0/16"
 CNIS = discover(cnis, "CNI")
-OVS: Proxy = discover(proxies, "PROXY")["ovs"]
+PROXIES = discover(proxies, "PROXY")
+OVS: Proxy = PROXIES["ovs"]
 
 
 def mac_of(address: str) -> int:
@@ -60,6 +63,38 @@ NONE = service(4, "none:80/tcp", "tcp", "10.96.0.30", 80)
 SELF = service(5, "self:80/tcp", "tcp", "10.96.0.40", 80, "10.244.1.2:8080")
 SERVICES = {port.key: port for port in (WEB, WEB_TLS, DNS, NONE, SELF)}
 
+# A Service of every type, as node-1 with its own endpoint 10.244.1.3 sees it.
+_PAIR = (
+    Endpoint(ip_number("10.244.1.3"), 8080, "node-1", weight=2),
+    Endpoint(ip_number("10.244.2.2"), 8080, "node-2"),
+)
+_ENDING = Endpoint(ip_number("10.244.2.3"), 8080, "node-2", ready=False, terminating=True)
+
+
+def typed(group: int, key: str, last: int, endpoints: tuple[Endpoint, ...] = _PAIR, **more: Any) -> ServicePort:
+    """A Service port of 10.96.1.`last`:80."""
+    return ServicePort(f"default/{key}", "tcp", ip_number(f"10.96.1.{last}"), 80, endpoints, group, **more)
+
+
+PLAIN = typed(11, "plain:80/tcp", 1, (*_PAIR, _ENDING))
+INSIDE = typed(12, "inside:80/tcp", 2, internal_local=True)
+NODE_PORT = typed(13, "node-port:80/tcp", 3, node_port=30080)
+EXTERNAL = typed(14, "external:80/tcp", 4, external_ips=(ip_number("192.0.2.4"),))
+BALANCED = typed(
+    15,
+    "balanced:80/tcp",
+    5,
+    node_port=30050,
+    load_balancer_ips=(ip_number("172.18.255.200"),),
+    source_ranges=("203.0.113.0/24",),
+    external_local=True,
+    health_port=30051,
+)
+DATAGRAMS = replace(typed(16, "datagrams:80/udp", 6), protocol="udp")
+OVER = typed(17, "over:80/tcp", 7, (_ENDING,))
+EVERY_TYPE = {port.key: port for port in (PLAIN, INSIDE, NODE_PORT, EXTERNAL, BALANCED, DATAGRAMS, OVER)}
+STICKY = typed(18, "sticky:80/tcp", 8, affinity=60)
+
 
 def cluster(cni: str) -> dict[str, NodeView]:
     """The view of every node, by name."""
@@ -69,6 +104,18 @@ def cluster(cni: str) -> dict[str, NodeView]:
     return {
         one.name: NodeView(lab, one, PODS[one.name], tuple(x for x in nodes if x is not one), SERVICES) for one in nodes
     }
+
+
+def served(mode: str, services: Mapping[str, ServicePort] = EVERY_TYPE, **options: object) -> NodeView:
+    """node-1 with these Services, in a proxy mode with these options."""
+    view = cluster("flannel")["node-1"]
+    return replace(view, services=services, lab=replace(view.lab, proxy_mode=mode, options={"proxy": options}))
+
+
+def proxy_of(view: NodeView) -> Proxy:
+    """The proxy mode object of a view's lab."""
+    found: Proxy = PROXIES[view.lab.proxy_mode]
+    return found
 
 
 def cni_of(view: NodeView) -> Cni:
