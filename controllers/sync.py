@@ -11,13 +11,16 @@ from typing import Any
 from controllers import wire
 from controllers.flow.actions import ZONE
 from controllers.flow.diff import Change, difference
-from controllers.flow.program import MAGIC, BadFlow, Flow, Fragment, Group, Program, Slot
+from controllers.flow.program import MAGIC, BadFlow, Flow, Fragment, Group, Program, Slot, Translation
 from controllers.ryu_compat import hub
 
 LOG = logging.getLogger("mininetes")
 
 # Messages are joined up to this many bytes: Ryu's send queue holds 16 entries and each costs a system call.
 _CHUNK = 1 << 16
+# Seconds for which a switch may go on with decisions made by flows that are gone, and a little more
+# (ovs-vswitchd.conf.db(5), "max-revalidator").
+_CACHED = 0.6
 
 
 @dataclass(slots=True)
@@ -215,9 +218,18 @@ class BridgeSync:
         if not self._send(datapath, messages):
             return False
         self._changed(self.name)
-        # Only once no packet can follow the old translation again: a connection it began would stay.
-        forget = [wire.forget(ZONE, translation) for translation in change.forget]
-        return not forget or self._send(datapath, forget)
+        if not change.forget:
+            return True
+        # Only once the flows have gone: a connection that a packet began by the old translation would stay.
+        hub.spawn_after(_CACHED, self._forget_again, datapath, change.forget)
+        return self._send(datapath, [wire.forget(ZONE, translation) for translation in change.forget])
+
+    def _forget_again(self, datapath: Any, translations: Iterable[Translation]) -> None:
+        """What packets began meanwhile by a decision that the switch had cached, unless it is wanted again."""
+        wanted = [fragment.translations for fragment in (self._installed or {}).values() if fragment.translations]
+        gone = [one for one in translations if not any(one in some for some in wanted)]
+        if self._datapath is datapath and gone:
+            datapath.send(b"".join(wire.forget(ZONE, one) for one in gone))
 
     def _no_clash(self, old: Program, new: Program) -> None:
         """Raise BadFlow if a fragment that comes wants a slot that another keeps. Costs only what changes."""
