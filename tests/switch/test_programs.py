@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from controllers import compile as compiler
 from controllers.flow.program import Program
+from controllers.proxy.schedulers import SCHEDULERS
 from controllers.simulate import Packet
 from controllers.simulate import Switch as Simulated
 
@@ -27,11 +29,33 @@ def pod_bridge(cni: str) -> Program:
     return compiler.pod_bridge(view, views.cni_of(view), views.OVS)
 
 
+def of_services(mode: str, **options: object) -> Program:
+    """The pod bridge with a Service of every type, each also with affinity."""
+    sticky = {f"{p.key}+": replace(p, key=f"{p.key}+", group=p.group + 100) for p in views.EVERY_TYPE.values()}
+    moved = {
+        key: replace(
+            port,
+            affinity=60,
+            cluster_ip=port.cluster_ip + 100,
+            node_port=port.node_port and port.node_port + 100,
+            external_ips=tuple(ip + 1 for ip in port.external_ips),
+            load_balancer_ips=tuple(ip + 1 for ip in port.load_balancer_ips),
+        )
+        for key, port in sticky.items()
+    }
+    view = views.served(mode, {**views.EVERY_TYPE, **moved}, **options)
+    return compiler.pod_bridge(view, views.cni_of(view), views.proxy_of(view))
+
+
 def programs() -> dict[str, Program]:
     found = {f"br-int {cni}": pod_bridge(cni) for cni in views.CNIS}
     for cni in views.CNIS:
         view = views.cluster(cni)["node-1"]
         found[f"br-ex {cni}"] = compiler.uplink_bridge(view, views.cni_of(view))
+    for mode in ("ovs", "iptables"):
+        found[f"Services {mode}"] = of_services(mode)
+    for scheduler in SCHEDULERS:
+        found[f"Services ipvs {scheduler}"] = of_services("ipvs", scheduler=scheduler)
     return found | {f"fabric {name}": compiler.fabric_switch(view) for name, view in views.fabric().items()}
 
 
@@ -44,6 +68,43 @@ def test_every_program_is_accepted_and_read_back_as_nothing_to_do(bridge: Bridge
     assert switch.load(program) == []
     after = switch.resync(program)
     assert not after.change and not after.stale_cookies and not after.stale_groups
+
+
+def learned(switch: Any) -> set[str]:
+    """What stands in ServiceMemory."""
+    text = switch.command(
+        "ovs-ofctl",
+        "-O",
+        "OpenFlow15",
+        "--no-stats",
+        "dump-flows",
+        f"unix:{switch.run}/{switch.bridge}.mgmt",
+        "table=25",
+    )
+    return {line.strip() for line in text.splitlines() if "table=25" in line}
+
+
+@pytest.mark.parametrize("mode", ["ovs", "iptables", "ipvs"])
+def test_what_the_switch_learned_is_not_taken_for_stale_and_goes_with_what_taught_it(bridge: Bridge, mode: str) -> None:
+    switch = bridge(*PORTS)
+    view = views.served(mode, {views.STICKY.key: views.STICKY})
+    program = compiler.pod_bridge(view, views.cni_of(view), views.proxy_of(view))
+    assert switch.load(program) == [] and not learned(switch)
+    packet = {"in_port": views.A.port, "dl_src": mac(views.A), "dl_dst": view.node.gateway_mac}
+    packet |= {"nw_src": views.A.ip, "nw_dst": views.STICKY.cluster_ip, "nw_ttl": 64, "tp_src": 40000, "tp_dst": 80}
+    # -generate: with the side effects that a real packet has.
+    command = ("ovs-appctl", "-t", str(switch.run / "vswitchd.ctl"), "ofproto/trace", switch.bridge)
+    switch.command(*command, trace_text(packet), "--ct-next", "trk,new", "-generate")
+    assert learned(switch)
+    after = switch.resync(program)
+    assert not after.change and not after.stale_cookies
+    # Without the Service the flows that taught the switch go, and what it learned with them.
+    rest = {key: fragment for key, fragment in program.items() if "sticky" not in key}
+    todo = switch.resync(rest)
+    from controllers import wire
+
+    switch.send([wire.remove_cookie(*place) for place in todo.stale_cookies])
+    assert not learned(switch)
 
 
 def test_a_changed_program_is_told_from_the_one_that_stands(bridge: Bridge) -> None:

@@ -15,7 +15,17 @@ from controllers.compile import fabric_switch, pod_bridge, uplink_bridge
 from controllers.flow import actions as a
 from controllers.flow import fields as f
 from controllers.flow import tables as t
-from controllers.flow.program import Bucket, Flow, Group, MatchItem, Program, cookie_of, match, match_text
+from controllers.flow.program import (
+    Bucket,
+    Flow,
+    Group,
+    MatchItem,
+    Program,
+    Translation,
+    cookie_of,
+    match,
+    match_text,
+)
 from controllers.ryu_compat import ProtocolDesc, ofp, parser
 
 FIELDS = [x for x in vars(f).values() if isinstance(x, f.Field)]
@@ -96,7 +106,37 @@ def action_of(read: Any, tables: dict[int, t.Table]) -> a.Action:
             return a.Ct(read.zone_ofs_nbits, tables[read.recirc_table], commit, nat and nat_of(nat), mark, unmark)
         case "NXActionConjunction":
             return a.Conjunction(read.id, read.clause + 1, read.n_clauses)
+        case "NXActionResubmitTable":
+            assert read.in_port == 0xFFF8  # OFPP_IN_PORT: the packet's own
+            return a.Resubmit(tables[read.table_id])
+        case "NXActionMultipath":
+            assert (read.algorithm, read.arg) == (0, 0)  # modulo_n
+            fields = {3: "symmetric_l3l4+udp", 4: "nw_src", 5: "nw_dst"}[read.fields]
+            return a.Multipath(fields, read.max_link + 1, place(read.dst, *first_and_bits(read)))  # type: ignore[arg-type]
+        case "NXActionLearn":
+            return learn_of(read, tables)
     raise AssertionError(f"{read} is nothing we send")
+
+
+def first_and_bits(read: Any) -> tuple[int, int]:
+    return read.ofs_nbits >> 6, (read.ofs_nbits & 0x3F) + 1
+
+
+def learn_of(read: Any, tables: dict[int, t.Table]) -> a.Learn:
+    """Matches on IPv4 and on fields equal to this packet's, then one load."""
+    kind, *same, load = read.specs
+    assert (kind.src, kind.dst, kind.n_bits) == (0x800, ("eth_type_nxm", 0), 16)
+    assert (read.hard_timeout, read.fin_idle_timeout, read.fin_hard_timeout, read.flags) == (0, 0, 0, 2)
+    fields = []
+    for one in same:
+        assert type(one).__name__ == "NXFlowSpecMatch" and one.src == one.dst
+        name, first = one.src
+        plain = {x.nxm: x for x in PLAIN.values()}
+        fields.append(plain[name] if name in plain else place(name, first, one.n_bits))
+    target = place(load.dst[0], load.dst[1], load.n_bits)
+    assert type(load).__name__ == "NXFlowSpecLoad" and isinstance(target, f.Register)
+    into = tables[read.table_id]
+    return a.Learn(into, read.priority, tuple(fields), target, load.src, read.cookie, read.idle_timeout)
 
 
 def nat_of(read: Any) -> a.Nat:
@@ -168,6 +208,11 @@ ACTIONS = [
     a.Ct(a.ZONE, t.DROP, commit=True, mark=0x6),
     a.Copy(f.HAIRPIN, FLAG),
     a.Copy(FLAG, f.HAIRPIN),
+    a.Resubmit(t.SERVICE_MEMORY),
+    *(a.Multipath(fields, links, f.INDEX) for fields in ("symmetric_l3l4+udp", "nw_src", "nw_dst") for links in (1, 7)),
+    a.Multipath("nw_src", 65535, f.INDEX),
+    a.Learn(t.SERVICE_MEMORY, t.HIGH, (f.IP_SRC, f.SERVICE), f.ENDPOINT, 65535, 0x6C << 56 | 1, 65535),
+    a.Learn(t.SERVICE_MEMORY, t.NORMAL, (f.SERVICE,), f.INDEX, 0, 0x6C << 56 | 2),
 ]
 
 
@@ -316,6 +361,17 @@ def test_cookie_is_removed_whatever_flow_bears_it_in_its_table_only() -> None:
     assert (message.cookie, message.cookie_mask) == (0x6D << 56 | 5, (1 << 64) - 1)
     assert (items, actions) == (set(), ())
     assert (message.out_port, message.out_group) == (ofp.OFPP_ANY, ofp.OFPG_ANY)
+
+
+def test_forgetting_is_what_the_switchs_own_tool_sends() -> None:
+    """Captured: ovs-ofctl ct-flush BRIDGE zone=5, to 10.96.0.1:53 by UDP, the reply from 10.0.0.9:53."""
+    captured = """
+        06040070 00000002 00002320 00000020 11 00000000000000
+        00000028 00000000 0001 0014 00000000000000000000ffff0a600001 00000000 0003 0008 0035 0000
+        00010028 00000000 0000 0014 00000000000000000000ffff0a000009 00000000 0002 0008 0035 0000
+        00020008 0005 0000"""
+    sent = wire.forget(5, Translation(f.ip_number("10.96.0.1"), 53, f.ip_number("10.0.0.9"), 53))
+    assert sent[:4] + sent[8:] == bytes.fromhex(captured)[:4] + bytes.fromhex(captured)[8:]  # but for the number
 
 
 def test_requests_bear_the_number_by_which_they_are_answered() -> None:
