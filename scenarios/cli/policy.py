@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from scenarios.cli import Command
-from scenarios.cli.common import Progress, console, json_option, print_json, progress, table
+from scenarios.cli.common import Progress, console, json_option, lab_option, print_json, progress, table
 from scenarios.cli.inputs import build_options, choices, configure
 from scenarios.lab import session
-from scenarios.netpol import cases
-from scenarios.netpol.runner import Outcome, Prober, Runner
+from scenarios.lab.socket import ask
+from scenarios.netpol import cases, policy_text
+from scenarios.netpol.prober_client import Prober
+from scenarios.netpol.runner import Outcome, Runner
 from topo import labfile
 from topo.cluster.errors import InputError
 from topo.lab import Lab
@@ -23,6 +25,24 @@ _SHOWN = 6
 
 def _arguments(parser: ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    explain = verbs.add_parser("explain", help="why a pod may open a connection to another, or may not")
+    lab_option(explain)
+    explain.add_argument("source", metavar="POD-A", help="a pod (NAME or NAMESPACE/NAME), a node or an address")
+    explain.add_argument("target", metavar="POD-B[:PORT]", help="PORT as 80, 53/UDP, a name, icmp; default: all it has")
+    explain.set_defaults(work=_explain)
+    json_option(explain)
+    matrix = verbs.add_parser("matrix", help="who reaches whom, as a truth table")
+    lab_option(matrix)
+    matrix.add_argument(
+        "--port", action="append", default=[], metavar="PORT", help="80 or 53/UDP; default: all there are"
+    )
+    matrix.add_argument(
+        "-n", "--namespace", action="append", default=[], metavar="NAME", help="only its pods; may repeat"
+    )
+    matrix.add_argument("--probe", action="store_true", help="ask with packets, too; exit status 1 if they differ")
+    matrix.add_argument("--html", type=Path, metavar="FILE", help="write it as a page")
+    matrix.set_defaults(work=_matrix)
+    json_option(matrix)
     check = verbs.add_parser("check", help="run files of cases with real packets, in a lab of their own")
     check.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="cases (docs/network-policy.md)")
     check.add_argument("--case", metavar="TEXT", help="only cases whose name contains this")
@@ -33,6 +53,29 @@ def _arguments(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     return int(arguments.work(arguments))
+
+
+def _explain(arguments: Namespace) -> int:
+    target, _, port = arguments.target.partition(":")
+    request = {"verb": "policy-explain", "source": arguments.source, "target": target, "port": port}
+    found = ask(arguments.lab, request)
+    if arguments.json:
+        print_json(found)
+    else:
+        policy_text.show_explanation(found, console())
+    return 0
+
+
+def _matrix(arguments: Namespace) -> int:
+    request = {"verb": "policy-matrix", "ports": arguments.port, "namespaces": arguments.namespace}
+    found = ask(arguments.lab, request | {"probe": arguments.probe})
+    if arguments.html:
+        arguments.html.write_text(policy_text.page(found))
+    if arguments.json:
+        print_json(found)
+    elif not arguments.html:
+        policy_text.show_matrix(found, console())
+    return 1 if found.get("differences") else 0
 
 
 def _check(arguments: Namespace) -> int:

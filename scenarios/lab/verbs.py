@@ -13,6 +13,7 @@ from typing import Any
 
 from scenarios.lab import flows, policies
 from scenarios.lab.socket import LabError
+from scenarios.netpol.prober_client import Prober
 from topo import admission
 from topo.cluster.errors import InputError
 from topo.cluster.store import CLUSTER_SCOPED, Object, key_of
@@ -296,6 +297,23 @@ def _wait(request: Request) -> Any:
     return {"seconds": round(time.monotonic() - began, 3)}
 
 
+def _policy_explain(request: Request) -> Any:
+    def listing(lab: Lab, node: str, direction: str) -> list[dict[str, Any]]:
+        every = flows.listing(lab, node, "br-int", None)
+        return [f for f in every if f["feature"] == "policy" and f["table"].startswith(direction.capitalize())]
+
+    values = request.values
+    return policies.explain(request.lab, values["source"], values["target"], values["port"], listing)
+
+
+def _policy_matrix(request: Request) -> Any:
+    values = request.values
+    if not values["probe"]:
+        return policies.matrix(request.lab, values["ports"], values["namespaces"])
+    with Prober() as prober:
+        return policies.matrix(request.lab, values["ports"], values["namespaces"], prober)
+
+
 VERBS: Mapping[str, Callable[[Request], Any]] = {
     "apply": _apply,
     "delete": _delete,
@@ -306,6 +324,8 @@ VERBS: Mapping[str, Callable[[Request], Any]] = {
     "flow-diff": _flow_diff,
     "controller": _controller,
     "get": _get,
+    "policy-explain": _policy_explain,
+    "policy-matrix": _policy_matrix,
     "switch": _switch,
     "wait": _wait,
 }

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
-from types import TracebackType
 from typing import Any
 
 from scenarios.lab import policies
 from scenarios.netpol.cases import EXTERNAL, Case, PodSpec, Probe, World, filled
+from scenarios.netpol.prober_client import QUIET, Prober
 from topo import fabric, manifests
 from topo.cluster.store import NotFound, Object, key_of
 from topo.cluster.wiring import WANTED_IP
 from topo.lab import Lab
 
-# Seconds without any further answer after which what has not answered is taken for refused; and the longest wait.
-_QUIET, _LIMIT = 0.15, 1.5
 # How often a step is probed again for pairs that differ: a busy machine loses packets, and answers late.
 _ATTEMPTS = 3
 _MARK = "mininetes.dev/policy-case"
@@ -53,44 +49,6 @@ class Outcome:
     def passed(self) -> bool:
         """Whether every pair did what was expected."""
         return not self.differences and not self.skipped
-
-
-class Prober:
-    """The process that sends the probes."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "scenarios.netpol.prober"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def probe(
-        self, ends: Mapping[str, tuple[int, str]], probes: Mapping[Probe, bool], quiet: float = _QUIET
-    ) -> dict[Probe, bool]:
-        """Which were reached. ends: a process in the namespace, and the address, of each end; probes: as expected."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        wanted = [[p.source, p.target, p.protocol, p.port, expected] for p, expected in probes.items()]
-        request = {"ends": ends, "probes": wanted, "quiet": quiet, "limit": _LIMIT}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the prober ended with status {self._process.wait()}")
-        return dict(zip(probes, json.loads(line)["reached"], strict=True))
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
-
-    def __enter__(self) -> Prober:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
 
 class Runner:
@@ -238,7 +196,7 @@ class Runner:
             if not doubtful:
                 break
             time.sleep(0.1 * attempt)
-            found |= self.prober.probe(ends, doubtful, 2 * attempt * _QUIET)
+            found |= self.prober.probe(ends, doubtful, 2 * attempt * QUIET)
         return found
 
     def _way(self, probe: Probe) -> Probe:
