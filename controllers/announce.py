@@ -1,7 +1,8 @@
-"""Which node announces a LoadBalancer address to the network, as MetalLB does in layer 2 mode; pure.
+"""Which node announces a LoadBalancer address to the network: one by ARP, or by BGP all that may; pure.
 
-Source: MetalLB, "MetalLB in layer 2 mode" and "Usage: traffic policies": one node attracts all of an address's traffic;
-with externalTrafficPolicy Local only a node with a ready endpoint may.
+Source: MetalLB, "MetalLB in layer 2 mode", "MetalLB in BGP mode" and "Usage: traffic policies": in layer 2 one node
+attracts all of an address's traffic, by BGP the routers share it out; with externalTrafficPolicy Local only a node
+with a ready endpoint may. Calico, "Advertise Kubernetes service IP addresses", says the same of its nodes.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
+from controllers.bgp import options as bgp
 from controllers.flow.fields import ip_text
 from controllers.services import ServicePort, external
-from controllers.state import Node
+from controllers.state import Lab, Node
 
 
 def announcers(services: Mapping[str, ServicePort], nodes: Iterable[Node]) -> dict[int, str]:
@@ -31,6 +33,18 @@ def announcers(services: Mapping[str, ServicePort], nodes: Iterable[Node]) -> di
         if able:
             found[address] = min(able, key=lambda name: sha256(f"{name}#{ip_text(address)}".encode()).digest())
     return found
+
+
+def answerers(lab: Lab | None, services: Mapping[str, ServicePort], nodes: Iterable[Node]) -> dict[int, str]:
+    """As announcers; none in a lab whose nodes announce by BGP."""
+    return {} if lab is not None and bgp.of(lab).on_the_wire else announcers(services, nodes)
+
+
+def routed_addresses(services: Mapping[str, ServicePort], node: Node) -> tuple[int, ...]:
+    """The addresses that this node announces where routes lead to them, in order; none while it is not ready."""
+    if not node.ready:
+        return ()
+    return tuple(sorted({a for port in external(services) if _may(port, node.name) for a in port.load_balancer_ips}))
 
 
 def _may(port: ServicePort, node: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from controllers.announce import announcers
+from controllers.announce import answerers
 from controllers.features.base import arp_answer
 from controllers.flow import fields as f
 from controllers.flow import tables as t
@@ -35,7 +35,7 @@ def fragments(view: FabricView) -> Iterable[Fragment]:
         # A bucket whose link dies is left out by the switch at once, before the controller hears of it.
         w.group(numbers[str(ports)], (Bucket((Output(port),), watch=port) for port in ports))
     yield w.fragment()
-    for address, name in announcers(view.services, view.nodes).items():
+    for address, name in answerers(view.lab, view.services, view.nodes).items():
         if name in ways:
             yield _announced(view, address, ways[name])
 

@@ -109,6 +109,7 @@ class FabricView:
     down: frozenset[tuple[str, int]]
     services: Mapping[str, ServicePort] = field(default_factory=dict)
     outside: tuple[Outside, ...] = ()
+    lab: Lab | None = None
 
 
 def assign_numbers(keys: Iterable[str], bits: int = 30) -> dict[str, int]:
@@ -226,7 +227,7 @@ class ClusterState:
         self._refresh_services()
         nodes = tuple(sorted(self.nodes.values(), key=lambda n: n.name))
         outside = tuple(self.outside.values())
-        return FabricView(switch, dict(self.switches), nodes, self.down, self.services, outside)
+        return FabricView(switch, dict(self.switches), nodes, self.down, self.services, outside, self.lab)
 
     def _refresh_services(self) -> None:
         """Rebuild the ports of the Services that changed since last asked; the others keep their identity."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from controllers.announce import announcers
+from controllers.announce import answerers
 from controllers.features.base import arp_answer
 from controllers.flow import tables as t
 from controllers.flow.actions import Output
@@ -24,7 +24,7 @@ def fragments(view: NodeView) -> Iterable[Fragment]:
     yield _cluster_ips(view.lab.service_subnet, services)
     for port in external(view.services):
         yield _service(port, view.node, services)
-    for address, name in announcers(view.services, (view.node, *view.peers)).items():
+    for address, name in answerers(view.lab, view.services, (view.node, *view.peers)).items():
         if name == view.node.name:
             yield _announced(address, view.node)
 

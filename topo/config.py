@@ -71,6 +71,7 @@ class LabConfig:
     proxy_options: Options = field(default_factory=dict)
     cni: str = "flannel"
     cni_options: Options = field(default_factory=dict)
+    bgp: Options = field(default_factory=dict)
     fabric: FabricConfig = FabricConfig()
     honour_initial_delay: bool = False
     load_balancer_pool: IPv4Network | None = None

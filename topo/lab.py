@@ -14,7 +14,7 @@ from pathlib import Path
 
 from topo import fabric, hosts, links, linuxbridge, nodes, outside, shaping
 from topo.cluster.ipam import AddressPool, service_pool
-from topo.cluster.network import PodNetwork
+from topo.cluster.network import Daemon, PodNetwork
 from topo.cluster.store import NotFound, Object, Store
 from topo.cluster.wiring import GROUP
 from topo.config import LabConfig, NodeConfig
@@ -53,6 +53,8 @@ class Parts:
     seed: int = 0
     # What policies the CNI enforces, as KIND/DIRECTION.
     enforces: tuple[str, ...] = ()
+    # What runs in the machine outside the cluster.
+    outside: Sequence[Daemon] = ()
 
 
 class NotReady(Exception):
@@ -253,7 +255,7 @@ class Lab:
             "enforces": list(self.parts.enforces),
             "datapath": self.parts.datapath,
             "load_balancer_pool": str(fabric.load_balancer_pool(config) or ""),
-            "options": {"cni": dict(config.cni_options), "proxy": dict(config.proxy_options)},
+            "options": {"cni": dict(config.cni_options), "proxy": dict(config.proxy_options), "bgp": dict(config.bgp)},
         }
         return {"apiVersion": GROUP, "kind": "Lab", "metadata": {"name": config.name}, "spec": spec}
 
@@ -307,6 +309,7 @@ class Lab:
         address = fabric.client_address(self.config)
         self._wire(name, "eth0", switch, port, str(address), fabric.mac_of(address))
         outside.configure(self.outside[name], self.config, self._mtu, self.parts.datapath == "system")
+        outside.start(self.outside[name], self.run / name, self.parts.outside)
         if self.config.dns:
             outside.start_resolver(self.outside[name], self.config)
 

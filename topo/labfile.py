@@ -20,7 +20,8 @@ KIND, API_VERSION = "Cluster", "kind.x-k8s.io/v1alpha4"
 ROLES = ("control-plane", "worker")
 _TOP = ("kind", "apiVersion", "name", "nodes", "networking", "mininetes")
 _ADDRESSES = ("nodeSubnet", "nodeCIDRBits", "loadBalancerPool")
-_OWN = ("cni", "proxy", "fabric", *_ADDRESSES, "honourInitialDelay", "ingress", "dns", "dnsUpstream", "manifests")
+_SERVED = ("honourInitialDelay", "ingress", "dns", "dnsUpstream")
+_OWN = ("cni", "proxy", "bgp", "fabric", *_ADDRESSES, *_SERVED, "manifests")
 # What kind's v1alpha4 has beyond what a lab heeds (kind, pkg/apis/config/v1alpha4/types.go).
 _PATCHES = ("kubeadmConfigPatches", "kubeadmConfigPatchesJSON6902")
 _IGNORED_TOP = (
@@ -115,6 +116,7 @@ class _Reader:
         values |= self.cni((*path, "cni"), own.get("cni"))
         values["fabric"] = self.fabric((*path, "fabric"), own.get("fabric"))
         values["proxy_options"] = plain(self.mapping((*path, "proxy"), own.get("proxy"), None))
+        values["bgp"] = plain(self.mapping((*path, "bgp"), own.get("bgp"), None))
         if "name" in top:
             values["name"] = self.text(("name",), top["name"])
         for key, name, read in (

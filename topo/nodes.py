@@ -160,7 +160,8 @@ def configure_stack(node: Node, config: LabConfig, network: PodNetwork, mtu: int
         return
     own = str(node.gateway_ip)
     pool = load_balancer_pool(config)
-    routes = [(str(net), "", own) for net in (config.pod_subnet, config.service_subnet, pool) if net]
+    pods = node.pod_cidr if network.routed else config.pod_subnet
+    routes = [(str(net), "", own) for net in (pods, config.service_subnet, pool) if net]
     routes += [(f"{address}/32", "", own) for address in (wiring.HAIRPIN_IP, wiring.NODEPORT_IP)]
     links.configure(pid, "gw0", f"{own}/32", routes, mtu=network.mtu)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 from topo import fabric, links
+from topo.cluster.network import Daemon
 from topo.config import LabConfig
 from topo.hosts import Host
 
@@ -19,8 +23,25 @@ def configure(host: Host, config: LabConfig, mtu: int, checksums: bool) -> None:
     links.configure(host.pid, "eth0", address, mtu=mtu, loopback=True)
     for network in (fabric.CLIENT_NETWORK, fabric.WORLD_NETWORK):
         links.own(host.pid, str(network))
+    # Of several equally good next hops each connection takes one (kernel, ip-sysctl): ports count, not addresses alone.
+    links.sysctl(host.pid, net__ipv4__fib_multipath_hash_policy="1")
     if not checksums:
         links.checksum_offload_off(host.pid, "eth0")
+
+
+def start(host: Host, run: Path, daemons: Iterable[Daemon]) -> None:
+    """Start further programs there, each with its files and its log in `run`. They end with the lab."""
+    for daemon in daemons:
+        run.mkdir(parents=True, exist_ok=True)
+        for name, text in daemon.files.items():
+            (run / name).write_text(text)
+        for folder in daemon.private:
+            host.run("mount", "-t", "tmpfs", "tmpfs", folder)
+        if daemon.user:
+            shutil.chown(run, daemon.user)
+        command = [word.replace("{run}", str(run)) for word in daemon.command]
+        with (run / f"{daemon.name}.log").open("ab") as log:
+            host.start_daemon(*command, stdout=log, stderr=log)
 
 
 # Names that the world's resolver knows; the addresses are the machine's own, so whoever asks them reaches it.

@@ -30,6 +30,9 @@ EXTRAS = {"iperf3": "iperf3", "tcpdump": "tcpdump", "curl": "curl"}
 # Programs of the Ingress controller.
 INGRESS = {"nginx": "nginx", "openssl": "openssl", "setpriv": "util-linux"}
 
+# Where Debian's package frr has its daemons, which are in no PATH.
+FRR = Path("/usr/lib/frr")
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -50,6 +53,7 @@ def findings() -> list[Finding]:
     found = [_program(name, package, "always") for name, package in PROGRAMS.items()]
     found += [_program(name, package, "measuring and capturing") for name, package in EXTRAS.items()]
     found += [_program(name, package, "Ingress") for name, package in INGRESS.items()]
+    found += [_program("bird", "bird2", "BGP between nodes"), _frr()]
     found += [_namespaces(), _tun(), _kernel_datapath(), _sctp()]
     kinds = {"netem": "link delay and loss", "htb": "link bandwidth"}
     found += [_discipline(kind, use) for kind, use in kinds.items()]
@@ -73,6 +77,16 @@ def require_nginx() -> None:
         raise PlatformError(f"Ingress needs {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
 
 
+def require_routers(bird: bool, frr: bool) -> None:
+    """Raise PlatformError unless the routing daemons that are asked for are there."""
+    if bird and shutil.which("bird") is None:
+        raise PlatformError("BGP by BIRD needs bird2", "sudo apt-get install bird2")
+    if frr and not _frr().there:
+        raise PlatformError("a router of FRR needs frr", _frr().remedy)
+    if frr and os.getuid() != 0:
+        raise PlatformError("FRR becomes a user of its own, which a lab without root does not have", "sudo, or bird")
+
+
 def choose_datapath(wanted: str) -> str:
     """ "system" or "netdev" for "auto", by what the kernel has and who asks.
 
@@ -89,6 +103,11 @@ def choose_datapath(wanted: str) -> str:
 def _program(name: str, package: str, needed: str) -> Finding:
     path = shutil.which(name)
     return Finding(name, path is not None, path or "not found", f"sudo apt-get install {package}", needed)
+
+
+def _frr() -> Finding:
+    there = (FRR / "bgpd").exists()
+    return Finding("frr", there, str(FRR) if there else "not found", "sudo apt-get install frr", "a router of FRR")
 
 
 def _namespaces() -> Finding:

@@ -16,10 +16,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from controllers import cni as cnis
 from controllers import proxy as proxies
 from controllers.agent.health import HealthChecks
 from controllers.agent.neighbours import Announcements
 from controllers.agent.nodeports import NodePorts
+from controllers.cni import Cni
 from controllers.proxy import NodePart, Proxy
 from controllers.registry import discover
 from controllers.state import ClusterState, NodeView
@@ -75,11 +77,12 @@ class NodeAgent:
 class Agent:
     """Follows the lab's objects."""
 
-    def __init__(self, path: str, plugins: tuple[Path, ...]) -> None:
-        self.state = ClusterState()
+    def __init__(self, path: str, run: Path, plugins: tuple[Path, ...]) -> None:
+        self.state, self.run_folder = ClusterState(), run
         self.pids: dict[str, int] = {}
         self.nodes: dict[str, NodeAgent] = {}
         self.proxies: dict[str, Proxy] = discover(proxies, "PROXY", plugins)
+        self.cnis: dict[str, Cni] = discover(cnis, "CNI", plugins)
         self._lock = threading.Lock()
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.connect(path)
@@ -124,8 +127,8 @@ class Agent:
         parts: list[NodePart] = [HealthChecks(pid), Announcements(pid)]
         if proxy.attachment == "switch":
             parts.append(NodePorts(pid))
-        own = proxy.node_part(pid)
-        return [*parts, own] if own is not None else parts
+        own = self.cnis[view.lab.cni].node_part(view.lab, pid, self.run_folder / view.node.name), proxy.node_part(pid)
+        return parts + [part for part in own if part is not None]
 
 
 def main() -> None:
@@ -136,7 +139,7 @@ def main() -> None:
     parser.add_argument("--plugins", type=Path, action="append", default=[])
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s: %(message)s")
-    agent = Agent(arguments.lab, tuple(arguments.plugins))
+    agent = Agent(arguments.lab, arguments.run, tuple(arguments.plugins))
     agent.run()
     LOG.info("the lab closed its line; the agent ends")
     os._exit(0)  # its threads serve for ever

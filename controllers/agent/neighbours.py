@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from controllers.announce import announcers
+from controllers.announce import answerers
 from controllers.state import NodeView
 from topo.system import inside
 
@@ -24,7 +24,7 @@ class Announcements:
 
     def sync(self, view: NodeView) -> None:
         """Announce each address that has just become this node's. Raises OSError."""
-        found = announcers(view.services, (view.node, *view.peers))
+        found = answerers(view.lab, view.services, (view.node, *view.peers))
         mine = frozenset(address for address, name in found.items() if name == view.node.name)
         new, self._announced = mine - self._announced, mine
         if new:

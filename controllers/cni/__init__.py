@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from controllers.cni.options import choice, only
 from controllers.flow.program import Fragment
-from controllers.state import NodeView
+from controllers.proxy import NodePart
+from controllers.state import Lab, NodeView
 from topo.cluster.network import PodNetwork
 
 
@@ -73,6 +75,13 @@ class Cni(ABC):
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
         """Flows of br-ex, for pod packets that cross the fabric as they are; none for an overlay."""
         return ()
+
+    def node_part(self, lab: Lab, pid: int, run: Path) -> NodePart | None:
+        """What it does on a node beside flows, a routing daemon say; None for nothing.
+
+        pid: a process in the node's namespaces. run: the node's own folder for files.
+        """
+        return None
 
 
 def options_of(view: NodeView) -> Mapping[str, object]:

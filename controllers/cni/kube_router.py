@@ -6,13 +6,17 @@ Source: kube-router, docs "how-it-works" and "bgp"; its Services are IPVS: choos
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+from controllers.bgp import options as bgp
+from controllers.bgp.daemon import Bird
 from controllers.cni import Cni, Traits, parts
 from controllers.cni.calico import announcements
 from controllers.cni.options import mtu
 from controllers.flow.program import Fragment
+from controllers.proxy import NodePart
 from controllers.rib import best_paths
-from controllers.state import NodeView
+from controllers.state import Lab, NodeView
 from topo.cluster.network import PodNetwork
 
 
@@ -20,6 +24,7 @@ class KubeRouter(Cni):
     """The CNI object."""
 
     name = "kube-router"
+    options = ("mtu", *bgp.OPTIONS)
     variants = {
         "bgp": Traits(
             "none",
@@ -34,13 +39,16 @@ class KubeRouter(Cni):
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
         """Pod MTU is the fabric's own."""
         self.variant(options)
-        return PodNetwork(mtu(options, fabric_mtu), on_link=True)
+        return PodNetwork(mtu(options, fabric_mtu), on_link=True, routed=bgp.of_cni(options).on_the_wire)
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """Neighbours on the link, and the best path to every announced prefix."""
         yield parts.gateway(self.name, view.node.gateway_ip, view.node.gateway_mac)
         for pod in view.pods:
             yield parts.neighbour(self.name, pod)
+        if bgp.of(view.lab).on_the_wire:
+            yield parts.by_routes(self.name, view.node, view.lab.pod_subnet)
+            return
         by_address = {peer.ip: peer for peer in view.peers}
         for prefix, paths in best_paths(announcements(view.peers)).items():
             yield parts.by_neighbour(self.name, view.node, by_address[paths[0].next_hop], prefix)
@@ -48,6 +56,10 @@ class KubeRouter(Cni):
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
         """Pod packets cross the fabric as they are."""
         yield parts.from_wire(self.name, view)
+
+    def node_part(self, lab: Lab, pid: int, run: Path) -> NodePart | None:
+        """BIRD, if it is the speaker (kube-router's own is GoBGP)."""
+        return Bird(pid, run / "bird") if bgp.of(lab).on_the_wire else None
 
 
 CNI = KubeRouter()

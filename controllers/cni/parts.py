@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from controllers.features.base import arp_answer
+from controllers.features.base import arp_answer, drop
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import Goto, Output, Set
@@ -88,6 +88,20 @@ def by_kernel(feature: str, node: Node, prefix: str) -> Fragment:
         Set(f.OUT_PORT, GATEWAY_PORT),
         Goto(t.after(t.L3_DEC_TTL)),
     )
+    return w.fragment()
+
+
+@lru_cache(maxsize=4096)
+def by_routes(feature: str, node: Node, pod_subnet: str) -> Fragment:
+    """To other nodes' pods through the node's own kernel, wherever its routes lead; a routing daemon keeps them."""
+    w = Writer(feature, f"kernel's routes of {node.name}")
+    own, gateway = node.pod_cidr, (Set(f.ETH_DST, node.gateway_mac), Set(f.OUT_PORT, GATEWAY_PORT))
+    if own != pod_subnet:
+        # One more than the flow that drops what has no route. The kernel sends what is this node's to this bridge, so
+        # an address of no pod must end here.
+        to_kernel = (*gateway, Goto(t.after(t.L3_DEC_TTL)))
+        w.flow(t.L3_FORWARDING, t.ROUTE + _length(pod_subnet) + 1, match("ip", nw_dst=pod_subnet), *to_kernel)
+        w.flow(t.L3_FORWARDING, t.ROUTE + _length(own) + 1, match("ip", nw_dst=own), *drop(f.DROP_NO_ROUTE))
     return w.fragment()
 
 

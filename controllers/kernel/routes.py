@@ -30,7 +30,8 @@ class PeerRoutes:
         """One batch of ip(8) commands for what changed. Raises RuntimeError."""
         plan = self._cnis[view.lab.cni].plan(view.lab.fabric_mtu, options_of(view))
         commands = device(view.node, plan.tunnel, plan.mtu) if plan.tunnel and not self._held else []
-        wanted = {peer.name: to_peer(peer, plan.tunnel) for peer in view.peers}
+        # A routing daemon has its own ways into the kernel.
+        wanted = {} if plan.routed else {peer.name: to_peer(peer, plan.tunnel) for peer in view.peers}
         for name, lines in self._held.items():
             if wanted.get(name) != lines:
                 commands += [line.replace(" replace ", " del ", 1) for line in reversed(lines)]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from controllers import cni as cnis
 from controllers import proxy as proxies
+from controllers.bgp import options as bgp
+from controllers.bgp import outside
 from controllers.cni import Cni, Traits
 from controllers.flow.tables import PIPELINES
 from controllers.proxy import Proxy
@@ -17,7 +19,7 @@ from topo import fabric, platform
 from topo.addons.dns import objects as cluster_dns
 from topo.addons.ingress import objects as ingress_controller
 from topo.cluster.errors import InputError, PlatformError
-from topo.cluster.network import PodNetwork
+from topo.cluster.network import Daemon, PodNetwork
 from topo.cluster.store import Object
 from topo.config import LabConfig
 from topo.lab import Parts
@@ -47,6 +49,8 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
     for app in choices.controllers:
         if app != OURS and not Path(app).is_file():
             raise InputError(f"--controller {app}", "no such file", f"{OURS!r} or a file with a Ryu application")
+    routing = bgp.of_cni(config.cni_options, config.bgp)
+    platform.require_routers("bird" in (routing.speaker, routing.outside), routing.outside == "frr")
     command, agent = [sys.executable, "-m", "controllers"], [sys.executable, "-m", "controllers.agent"]
     for app in choices.controllers:
         command += ["--controller", app if app == OURS else str(Path(app).resolve())]
@@ -61,9 +65,16 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         tables={bridge: tuple((t.number, t.name) for t in tables) for bridge, tables in PIPELINES.items()},
         datapath=platform.choose_datapath(choices.datapath),
         seed=choices.seed,
+        outside=_outside(config, routing),
         # Where pods hang on a Linux bridge, no flows see what they send each other.
         enforces=cni.variants[cni.variant(config.cni_options)].enforces if proxy.attachment == "switch" else (),
     )
+
+
+def _outside(config: LabConfig, routing: bgp.Bgp) -> tuple[Daemon, ...]:
+    """The router in the machine outside the cluster."""
+    networks = (str(fabric.CLIENT_NETWORK), str(fabric.WORLD_NETWORK))
+    return outside.daemons(str(fabric.client_address(config)), str(config.node_subnet), networks, routing)
 
 
 def ingress(config: LabConfig, objects: Sequence[Object]) -> list[Object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from itertools import permutations
 
@@ -13,7 +14,20 @@ from views import OVS, cluster, cni_of
 from controllers.cni.calico import announcements
 from controllers.compile import pod_bridge
 from controllers.flow.program import listing
-from controllers.rib import Announcement, best_paths
+from controllers.rib import (
+    NO_ADVERTISE,
+    NO_EXPORT,
+    Announcement,
+    Neighbour,
+    Origin,
+    Rule,
+    Withdrawal,
+    best_of,
+    best_paths,
+    judge,
+    learn,
+    told,
+)
 from controllers.state import NodeView
 
 P, Q = "10.244.1.0/24", "10.244.2.0/24"
@@ -120,3 +134,138 @@ def test_node_that_is_not_ready_loses_its_route_on_the_others(cni: str) -> None:
     for peer in view.peers:
         assert f"nw_dst={peer.pod_cidr}" in compiled[True]
         assert f"nw_dst={peer.pod_cidr}" not in compiled[False]
+
+
+def test_origin_then_external_then_metric_decide_after_med() -> None:
+    plain = replace(PLAIN, as_path=(7,), external=True)
+    worse = [
+        replace(plain, speaker=1, origin=Origin.INCOMPLETE),
+        replace(plain, speaker=2, med=1),
+        replace(plain, speaker=3, external=False),
+        replace(plain, speaker=4, metric=5),
+    ]
+    for path in worse:
+        assert speakers(path, plain) == (5,)
+    assert speakers(*worse, plain) == (5,)
+
+
+def test_ties_go_to_the_lowest_router_then_the_shorter_reflection_then_the_lowest_speaker() -> None:
+    assert speakers(PLAIN, replace(PLAIN, speaker=9, router_id=4)) == (9, 5)
+    far, near = replace(PLAIN, speaker=8, router_id=4, clusters=(1, 2)), replace(PLAIN, speaker=9, router_id=4)
+    assert speakers(far, near) == (9, 8)
+    assert speakers(replace(near, speaker=6), near) == (6, 9)
+
+
+def test_withdrawal_takes_one_prefix_and_the_end_of_a_session_all_of_its_speaker() -> None:
+    other, of_nine = replace(PLAIN, prefix=Q), replace(PLAIN, speaker=9)
+    held = [PLAIN, other, of_nine]
+    assert learn([*held, Withdrawal(5, P)]) == (other, of_nine)
+    assert learn([*held, Withdrawal(5)]) == (of_nine,)
+    assert learn([Withdrawal(5), *held, Withdrawal(4)]) == tuple(held)
+
+
+def test_filters_choose_by_prefix_and_community_and_change_what_they_keep() -> None:
+    green, red = (64512, 1), (64512, 2)
+    rules = (
+        Rule(False, community=red),
+        Rule(True, "10.244.0.0/16", longest=24, community=green, local_preference=300, add=frozenset({red})),
+        Rule(True, "10.244.2.0/24"),
+    )
+    marked = replace(PLAIN, communities=frozenset({green}))
+    kept = judge(marked, rules)
+    assert kept is not None
+    assert (kept.local_preference, kept.communities) == (300, {green, red})
+    assert judge(kept, rules) is None  # red by now
+    assert judge(PLAIN, rules) is None  # no rule is about it
+    assert judge(replace(marked, prefix="10.244.1.0/26"), rules) is None
+    assert judge(replace(PLAIN, prefix=Q), rules) == replace(PLAIN, prefix=Q)
+    assert set(best_paths([PLAIN, replace(PLAIN, prefix=Q)], rules)) == {Q}
+
+
+def test_a_path_that_passed_our_own_system_is_a_loop() -> None:
+    assert best_paths([replace(PLAIN, as_path=(65001, 64512, 65002))], own_as=64512) == {}
+
+
+ME, PEER, ABROAD = Neighbour(1, 64512), Neighbour(2, 64512), Neighbour(3, 65001)
+OWN = replace(PLAIN, speaker=1, next_hop=1, as_path=())
+
+
+def test_our_own_is_told_to_all_with_ourselves_as_next_hop() -> None:
+    assert told(OWN, PEER, ME) == replace(OWN, next_hop=1)
+    abroad = told(replace(OWN, med=7, local_preference=300), ABROAD, ME)
+    assert abroad == replace(OWN, as_path=(64512,), external=True)
+
+
+def test_what_a_peer_of_our_system_told_is_told_abroad_alone() -> None:
+    assert told(PLAIN, PEER, ME) is None
+    assert told(PLAIN, ABROAD, ME) == replace(PLAIN, speaker=1, next_hop=1, as_path=(64512,), external=True)
+
+
+def test_what_was_told_from_abroad_is_told_on_with_its_next_hop_but_not_back() -> None:
+    heard = replace(PLAIN, speaker=3, as_path=(65001,), external=True)
+    assert told(heard, PEER, ME) == replace(heard, speaker=1, external=False)
+    assert told(heard, ABROAD, ME) is None
+
+
+def test_a_reflector_tells_its_clients_what_others_told_and_others_what_its_clients_told() -> None:
+    client = replace(PEER, client=True)
+    said = told(PLAIN, client, ME, cluster=9)
+    assert said == replace(PLAIN, speaker=1, router_id=5, clusters=(9,))
+    assert told(PLAIN, PEER, ME, cluster=9) is None
+    assert told(PLAIN, PEER, ME, cluster=9, from_client=True) == said
+
+
+def test_communities_that_are_well_known_are_heeded() -> None:
+    quiet = replace(OWN, communities=frozenset({NO_EXPORT}))
+    assert told(quiet, PEER, ME) == quiet
+    assert told(quiet, ABROAD, ME) is None
+    assert told(replace(OWN, communities=frozenset({NO_ADVERTISE})), PEER, ME) is None
+    assert told(OWN, PEER, ME, rules=()) is None
+
+
+PATHS = st.lists(
+    st.builds(
+        Announcement,
+        st.just(P),
+        st.integers(1, 4),
+        st.integers(1, 6),
+        st.integers(1, 2),
+        st.lists(st.integers(7, 8), max_size=2).map(tuple),
+        st.integers(0, 2),
+        st.sampled_from(Origin),
+        st.just(frozenset()),
+        st.integers(0, 3),
+        st.lists(st.integers(1, 2), max_size=2).map(tuple),
+        st.booleans(),
+        st.integers(0, 1),
+    ),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda path: path.speaker,
+)
+
+
+@given(PATHS, st.randoms())
+def test_the_order_of_arrival_does_not_matter(paths: list[Announcement], mix: random.Random) -> None:
+    assert best_of(mix.sample(paths, len(paths))) == best_of(paths)
+
+
+@given(PATHS)
+def test_without_med_the_best_of_many_is_the_best_of_any_that_have_it(paths: list[Announcement]) -> None:
+    """A total order: the winner beats each other one alone. (MED is none: RFC 4451, section 2.1.)"""
+    paths = [replace(path, med=0) for path in paths]
+    winner = best_of(paths)[0]
+    for path in paths:
+        assert best_of([path, winner])[0] == winner
+
+
+@given(PATHS, PATHS)
+def test_what_is_withdrawn_might_as_well_never_have_been_told(one: list[Announcement], two: list[Announcement]) -> None:
+    gone = [Withdrawal(path.speaker, path.prefix) for path in one]
+    assert best_paths(learn([*one, *gone, *two])) == best_paths(learn(two))
+
+
+@given(PATHS)
+def test_equally_good_paths_differ_only_in_who_they_are_from(paths: list[Announcement]) -> None:
+    good = {(p.local_preference, len(p.as_path), p.origin, p.external, p.metric) for p in best_of(paths)}
+    assert len(good) == 1

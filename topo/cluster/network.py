@@ -16,6 +16,20 @@ class Tunnel:
 
 
 @dataclass(frozen=True, slots=True)
+class Daemon:
+    """A program to run in a machine. files: text of each by name, in a folder for which "{run}" stands in the command.
+
+    user: whose the folder must be, "" for root. private: folders of the machine that it writes to, empty for it alone.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    command: tuple[str, ...]
+    user: str = ""
+    private: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PodNetwork:
     """How pods are attached.
 
@@ -24,6 +38,7 @@ class PodNetwork:
     gateway: the pods' default gateway address, or "" for the first address of the node's pod CIDR.
     gateway_mac: the gateway's MAC on every node, or "" for one of each node's own.
     bridged: pods are ports of a Linux bridge in their node, and its kernel does what the switch would.
+    routed: the node's kernel has the routes to other nodes' pods, from a routing daemon.
     """
 
     mtu: int
@@ -32,3 +47,4 @@ class PodNetwork:
     gateway_mac: str = ""
     tunnel: Tunnel | None = None
     bridged: bool = False
+    routed: bool = False
