@@ -16,6 +16,7 @@ from scenarios.netpol.prober_client import QUIET, Prober
 from topo import fabric, manifests
 from topo.cluster.store import NotFound, Object, key_of
 from topo.cluster.wiring import WANTED_IP
+from topo.control.events import record
 from topo.lab import Lab
 
 # How often a step is probed again for pairs that differ: a busy machine loses packets, and answers late.
@@ -115,7 +116,11 @@ class Runner:
                 if old not in keys:
                     self._delete(*old)
         for policy in wanted:
-            store.apply(policy)
+            _, have = store.apply(policy)
+            for text in policies.warnings(
+                have, self.lab.parts.enforces, self.lab.config.cni, self.lab.config.proxy_mode
+            ):
+                record(store, have, "NoEffect", text)
         self.lab.confirm()
 
     def _serve(self, services: Mapping[str, Object]) -> None:
