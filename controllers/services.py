@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from controllers.flow.fields import ip_number
 
@@ -24,8 +24,7 @@ _NOT_OURS = ("service.kubernetes.io/service-proxy-name", "service.kubernetes.io/
 _AFFINITY_SECONDS = 10800
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One address and port behind a Service port. ready, serving, terminating: its slice's conditions.
 
     zones, nodes: topology hints, empty for none; weight: of the schedulers that know weights (1 unless annotated).
@@ -122,27 +121,25 @@ class Reach:
 
 def reach(port: ServicePort, node: str, zone: str) -> Reach:
     """The endpoints for connections that node `node` in zone `zone` ("" if it has none) translates. Pure."""
-    cluster = _usable(port.endpoints, lambda e: _is_close(e, port.endpoints, node, zone))
-    local = _usable(port.endpoints, lambda e: e.node == node and bool(node))
+    close = _close([e for e in port.endpoints if e.ready], node, zone)
+    cluster = tuple(close) or _still_serving(port.endpoints)
+    here = [e for e in port.endpoints if e.node == node] if node else []
+    local = tuple(e for e in here if e.ready) or _still_serving(here)
     return Reach(cluster, local, bool(cluster or local))
 
 
-def _usable(endpoints: tuple[Endpoint, ...], allowed: Callable[[Endpoint], bool]) -> tuple[Endpoint, ...]:
-    """The ready ones; where there is none at all, those that still serve while they terminate (KEP-1669)."""
-    ready = tuple(e for e in endpoints if e.ready and allowed(e))
-    return ready or tuple(e for e in endpoints if e.serving and e.terminating and allowed(e))
+def _still_serving(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    """Where no endpoint is ready, those that serve while they terminate (KEP-1669)."""
+    return tuple(e for e in endpoints if e.serving and e.terminating)
 
 
-def _is_close(endpoint: Endpoint, all_of_it: tuple[Endpoint, ...], node: str, zone: str) -> bool:
+def _close(ready: list[Endpoint], node: str, zone: str) -> list[Endpoint]:
     """Topology hints: heeded only where every ready endpoint has them and one names the node or its zone."""
-    ready = [e for e in all_of_it if e.ready]
-    if not endpoint.ready or not ready:
-        return True
     if all(e.nodes for e in ready) and any(node in e.nodes for e in ready):
-        return node in endpoint.nodes
+        return [e for e in ready if node in e.nodes]
     if zone and all(e.zones for e in ready) and any(zone in e.zones for e in ready):
-        return zone in endpoint.zones
-    return True
+        return [e for e in ready if zone in e.zones]
+    return ready
 
 
 def ports_of(key: str, service: Object | None, slices: Iterable[Object]) -> dict[str, Callable[[int], ServicePort]]:
@@ -220,20 +217,20 @@ def _endpoints(
             if (p.get("name") or "") == name and p.get("protocol", "TCP").lower() == protocol and "port" in p
         ]
         for thing in part.get("endpoints") or () if numbers else ():
-            state, hints = thing.get("conditions") or {}, thing.get("hints") or {}
+            state, hints = thing.get("conditions") or {}, thing.get("hints")
             ready = state.get("ready") is not False
-            pod = (thing.get("targetRef") or {}).get("name", "")
+            ip, node = ip_number(thing["addresses"][0]), thing.get("nodeName", "")
+            how = ready, state.get("serving", ready) is not False, state.get("terminating") is True
+            near = _hinted(hints) if hints else ((), ())
+            weight = weights.get((thing.get("targetRef") or {}).get("name", ""), 1) if weights else 1
             for number in numbers:
-                one = Endpoint(
-                    ip_number(thing["addresses"][0]),
-                    number,
-                    thing.get("nodeName", ""),
-                    ready,
-                    state.get("serving", ready) is not False,
-                    state.get("terminating") is True,
-                    tuple(z["name"] for z in hints.get("forZones", ())),
-                    tuple(n["name"] for n in hints.get("forNodes", ())),
-                    (weights or {}).get(pod, 1),
-                )
-                found[one.ip, one.port] = max(one, found.get((one.ip, one.port), one), key=lambda e: e.ready)
+                one = Endpoint(ip, number, node, *how, *near, weight)
+                if ready or (one.ip, one.port) not in found:
+                    found[one.ip, one.port] = one
     return tuple(sorted(found.values()))
+
+
+def _hinted(hints: Object) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The zones and the nodes that an endpoint is meant for."""
+    zones = tuple(zone["name"] for zone in hints.get("forZones", ()))
+    return zones, tuple(node["name"] for node in hints.get("forNodes", ()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from socket import AF_INET, inet_ntop, inet_pton
 
 
 def mac_text(value: int) -> str:
@@ -19,13 +19,13 @@ def mac_number(text: str) -> int:
 
 
 def ip_text(value: int) -> str:
-    """32-bit number as dotted quad."""
-    return str(IPv4Address(value))
+    """32-bit number as dotted quad. Raises OverflowError if it has more bits."""
+    return inet_ntop(AF_INET, value.to_bytes(4, "big"))
 
 
 def ip_number(text: str) -> int:
-    """Dotted quad as a 32-bit number."""
-    return int(IPv4Address(text))
+    """Dotted quad as a 32-bit number. Raises OSError if it is none."""
+    return int.from_bytes(inet_pton(AF_INET, text), "big")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

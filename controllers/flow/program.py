@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from zlib import crc32
 
@@ -285,6 +286,7 @@ class Writer:
         return Fragment(key, tuple(self._flows), tuple(self._groups), frozenset(self._translations))
 
 
+@lru_cache(maxsize=256)
 def _short(path: str) -> str:
     parts = Path(path).parts
     return "/".join(parts[parts.index("controllers") :]) if "controllers" in parts else parts[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from controllers.flow import fields as f
@@ -17,6 +18,7 @@ from controllers.state import assign_numbers
 CONNECTION = "symmetric_l3l4+udp"
 
 
+@lru_cache(maxsize=1 << 16)
 def to(endpoint: Endpoint) -> Ct:
     """Remember the connection as one to this endpoint, and make it so."""
     return Ct(ZONE, t.after(t.ENDPOINT_DNAT), commit=True, nat=Nat("dst", endpoint.ip, endpoint.port))
@@ -49,7 +51,11 @@ def remembered(w: Writer, chosen: EndpointSet, numbered: dict[Endpoint, int]) ->
 
 def by_group(w: Writer, chosen: EndpointSet, source_only: bool = False) -> tuple[Action, ...]:
     """The switch's own choice among the buckets of a group: even, or by weight and source address alone."""
-    numbered, has_memory = numbers(chosen.endpoints), bool(chosen.port.affinity)
+    has_memory = bool(chosen.port.affinity)
+    if not has_memory and not source_only:
+        w.group(chosen.number, _even([(to(endpoint),) for endpoint in chosen.endpoints]))
+        return (ToGroup(chosen.number),)
+    numbered = numbers(chosen.endpoints)
     ways: dict[Endpoint, tuple[Action, ...]] = {
         e: (Set(f.ENDPOINT, n), Resubmit(t.ENDPOINT_DNAT)) if has_memory else (to(e),) for e, n in numbered.items()
     }

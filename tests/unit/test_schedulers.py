@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from functools import reduce
 from math import gcd
 
@@ -102,7 +101,7 @@ def test_rr_is_exact() -> None:
 
 
 def test_wrr_is_exact() -> None:
-    endpoints = tuple(replace(e, weight=w) for e, w in zip(THREE, (3, 2, 1), strict=True))
+    endpoints = tuple(e._replace(weight=w) for e, w in zip(THREE, (3, 2, 1), strict=True))
     view, port = view_of("wrr", endpoints)
     switch = Switch(program_of(view))  # type: ignore[arg-type]
     assert [connect(switch, port, i) for i in range(12)] == [2, 2, 3, 2, 3, 4] * 2
