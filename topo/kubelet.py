@@ -1,17 +1,14 @@
-"""Makes and removes the pods that are assigned to nodes, starts their containers, reports their readiness."""
+"""Makes and removes the pods that are assigned to nodes; topo/lifecycle.py has what happens to their containers."""
 
 from __future__ import annotations
 
 import json
 import logging
-import shlex
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from ipaddress import IPv4Address
-from typing import Any
 
 from mininet.net import Mininet
 
@@ -22,36 +19,16 @@ from topo.cluster.network import PodNetwork
 from topo.cluster.store import DELETED, NotFound, Object, Store, key_of
 from topo.control.events import record
 from topo.control.workloads import is_ending, is_over
+from topo.inbox import Confirmer, Inbox
+from topo.lifecycle import Lifecycle
 from topo.nodes import Node
-from topo.probes import Check, Prober, plan
 from topo.standin.client import StandIn
 
 LOG = logging.getLogger("mininetes")
-
-
-def commands(pod: Object) -> dict[str, list[str]]:
-    """Container name -> program of the host that an annotation asks to run there, split as a shell splits words.
-
-    mininetes.dev/command is the first container's, mininetes.dev/command.NAME that of container NAME.
-    """
-    notes = pod["metadata"].get("annotations") or {}
-    names = [c["name"] for c in pod["spec"]["containers"]]
-    found = {name: notes[f"{wiring.COMMAND}.{name}"] for name in names if f"{wiring.COMMAND}.{name}" in notes}
-    if wiring.COMMAND in notes:
-        found.setdefault(names[0], notes[wiring.COMMAND])
-    return {name: shlex.split(line) for name, line in found.items()}
-
-
-def ports(pod: Object, without: Iterable[str]) -> list[tuple[str, int]]:
-    """(protocol, port) of every containerPort, once each, less those of containers that run a real program."""
-    skip = set(without)
-    found = {
-        (p.get("protocol", "TCP"), p["containerPort"]): None
-        for c in pod["spec"]["containers"]
-        if c["name"] not in skip
-        for p in c.get("ports") or ()
-    }
-    return list(found)
+# New pods that are made before anything else is looked at.
+_BATCH = 64
+# Seconds until what could not be removed is tried again (its node's switch may be down).
+_RETRY = 1.0
 
 
 class Kubelet:
@@ -70,35 +47,59 @@ class Kubelet:
     ) -> None:
         """connected(nodes, revision): waits until those nodes' switches hold the flows of that store revision."""
         self.store, self.nodes, self.network = store, nodes, network
-        self.mininet, self.standin = mininet, standin
-        self.connected, self.checksums, self.honour_delay = connected, checksums, honour_delay
+        self.mininet, self.checksums = mininet, checksums
         self.sandboxes: dict[str, pods.Sandbox] = {}
-        self.programs: dict[str, list[subprocess.Popen[Any]]] = {}
         self._pools: dict[str, AddressPool] = {}
-        self._prober = Prober(self._verdict)
+        self._inbox = Inbox()
+        # Two, for who ends must not wait with who begins: a switch may be down, or busy with the others.
+        self._begins = Confirmer(connected, "pods-begin")
+        ends = Confirmer(connected, "pods-end")
+        self._life = Lifecycle(store, standin, self._inbox, ends, self._ended, honour_delay)
+        # Pods to look at, and those of them that have ended.
+        self._pending: dict[str, None] = {}
+        self._over: set[str] = set()
         self._files = pod_files.Placer(capsule.RUN)
         self._uids: dict[str, str] = {}
         # Pods that found no free address, tried again when one of their node's goes.
         self._starved: dict[str, set[str]] = {}
-        self._thread = threading.Thread(target=self._run, name="kubelet", daemon=True)
+        self._thread = threading.Thread(target=self._inbox.run, args=(self._pass,), name="kubelet", daemon=True)
 
     def start(self) -> None:
         """Begin to make pods."""
-        self._watch = self.store.watch()[2]
+        things, _, self._watch = self.store.watch()
+        self._note([_key(thing) for thing in things if thing["kind"] == "Pod"])
+        threading.Thread(target=self._listen, name="kubelet-watch", daemon=True).start()
         self._thread.start()
 
-    def _run(self) -> None:
-        pending: set[str] = {f"{p['metadata']['namespace']}/{p['metadata']['name']}" for p in self.store.list("Pod")}
-        while True:
-            self._try(pending)
-            pending = set()
-            batch = self._watch.batch()
-            if batch is None:
-                return
-            for event in batch:
-                thing = event.object
-                if thing["kind"] == "Pod" and ("nodeName" in thing["spec"] or event.type == DELETED):
-                    pending.add(f"{thing['metadata']['namespace']}/{thing['metadata']['name']}")
+    def _listen(self) -> None:
+        while (batch := self._watch.batch()) is not None:
+            found = [event for event in batch if event.object["kind"] == "Pod"]
+            keys = [_key(e.object) for e in found if "nodeName" in e.object["spec"] or e.type == DELETED]
+            if keys:
+                self._inbox.put(partial(self._note, keys))
+            if any(event.object["kind"] == "EndpointSlice" for event in batch):
+                self._inbox.put(self._life.endings.look)
+
+    def _note(self, keys: Iterable[str]) -> None:
+        self._pending |= dict.fromkeys(keys)
+
+    def _ended(self, key: str) -> None:
+        self._over.add(key)
+        self._note([key])
+
+    def _pass(self) -> bool:
+        """Look at what waits: all that ends, and as many new pods as do not hold up the rest. True if some are left."""
+        keys, self._pending = self._pending, {}
+        new = [key for key in keys if key not in self.sandboxes and (pod := self._pod(key)) and not is_ending(pod)]
+        if len(new) > _BATCH:
+            # A node's together, for they are attached in one change of its switch.
+            new.sort(key=lambda key: str((self._pod(key) or {"spec": {}})["spec"].get("nodeName")))
+            self._note(new[_BATCH:])
+        self._try(set(keys) - set(self._pending))
+        return bool(self._pending)
+
+    def _pod(self, key: str) -> Object | None:
+        return self.store.get("Pod", *key.split("/"))
 
     def _try(self, keys: set[str]) -> None:
         """All at once; if that fails, one by one, so that one pod's trouble does not stop the others."""
@@ -108,8 +109,11 @@ class Kubelet:
             LOG.exception("kubelet: %s", ", ".join(sorted(keys)))
             for key in keys if len(keys) > 1 else ():
                 self._try({key})
-            pod = self.store.get("Pod", *next(iter(keys)).split("/")) if len(keys) == 1 else None
-            if pod is not None:
+            (key,) = keys if len(keys) == 1 else ("",)
+            pod = self._pod(key) if key else None
+            if key in self.sandboxes and (pod is None or key in self._over):
+                self._inbox.after(_RETRY, partial(self._note, [key]))
+            elif pod is not None:
                 record(self.store, pod, "FailedCreatePodSandBox", "the lab's log says why")
 
     def _work(self, keys: Iterable[str]) -> None:
@@ -118,30 +122,37 @@ class Kubelet:
         end: dict[str, list[pods.Sandbox]] = {}
         removed: list[Object] = []
         for key in sorted(keys):
-            pod = self.store.get("Pod", *key.split("/"))
-            have = self.sandboxes.get(key)
+            pod, have = self._pod(key), self.sandboxes.get(key)
             replaced = have is not None and pod is not None and self._uids[key] != pod["metadata"]["uid"]
-            if have is not None and (pod is None or is_ending(pod) or replaced):
+            if have is not None and pod is not None and is_ending(pod) and not replaced:
+                self._life.terminate(pod)
+            if have is not None and (pod is None or replaced or key in self._over or is_over(pod)):
                 end.setdefault(have.node.name, []).append(have)
-            if pod is not None and is_ending(pod):
-                removed.append(pod)
-            elif pod is not None and (have is None or replaced) and not is_over(pod):
-                begin.setdefault(pod["spec"]["nodeName"], []).append(pod)
+                have = None
+            if pod is not None and have is None:
+                if is_ending(pod):
+                    removed.append(pod)
+                elif not is_over(pod):
+                    begin.setdefault(pod["spec"]["nodeName"], []).append(pod)
         for sandboxes in end.values():
             self._end(sandboxes)
         for pod in removed:
             self._forget(pod)
         starved = {key for name in end for key in self._starved.pop(name, ())} - set(keys)
-        for pod in filter(None, (self.store.get("Pod", *key.split("/")) for key in sorted(starved))):
+        for pod in filter(None, map(self._pod, sorted(starved))):
             begin.setdefault(pod["spec"]["nodeName"], []).append(pod)
         made = [one for name, starting in begin.items() for one in self._attach(name, starting)]
+        for pod, sandbox in made:
+            self._life.begin(pod, sandbox)
         if made:
-            started = [(pod, sandbox, self._start(pod, sandbox)) for pod, sandbox in made]
             # As a CNI's ADD returns when the pod is connected: the first probe must not be lost on the way.
-            self.connected({sandbox.node.name for _, sandbox in made}, self.store.revision)
-            for pod, sandbox, checks in started:
-                if checks is not None:
-                    self._watch_readiness(pod, sandbox, checks)
+            uids = [pod["metadata"]["uid"] for pod, _ in made]
+            nodes = {sandbox.node.name for _, sandbox in made}
+            self._begins.ask(nodes, self.store.revision, lambda: self._inbox.put(partial(self._connected, uids)))
+
+    def _connected(self, uids: Iterable[str]) -> None:
+        for uid in uids:
+            self._life.connected(uid)
 
     def _attach(self, name: str, starting: list[Object]) -> list[tuple[Object, pods.Sandbox]]:
         node = self.nodes.get(name)
@@ -174,44 +185,14 @@ class Kubelet:
         self._uids[key] = pod["metadata"]["uid"]
         return sandbox
 
-    def _start(self, pod: Object, sandbox: pods.Sandbox) -> list[Check] | None:
-        """Start the containers and tell the store; the pod's readiness checks, or None if it cannot run."""
-        real = commands(pod)
-        failed = [f"program {line[0]!r} is not installed" for line in real.values() if shutil.which(line[0]) is None]
-        for text in failed:
-            record(self.store, pod, "Failed", text)
-        try:
-            self.store.update(*key_of(pod), lambda p: _started(p, sandbox, "Failed" if failed else "Running"))
-        except NotFound:  # deleted meanwhile; that event ends the sandbox
-            return None
-        if failed:
-            return None
-        self.programs[sandbox.key] = [sandbox.host.start_daemon(*line) for line in real.values()]
-        who = {"pod": pod["metadata"]["name"], "namespace": pod["metadata"]["namespace"], "node": sandbox.node.name}
-        for protocol, port, why in self.standin.open(sandbox.key, sandbox.pid, who, ports(pod, real)):
-            record(self.store, pod, "FailedListen", f"stand-in cannot listen on {protocol} port {port}: {why}")
-        checks, notes = plan(pod, list(real), self.honour_delay)
-        for text in notes:
-            record(self.store, pod, "ProbeSubstituted", text, "Normal")
-        return checks
-
-    def _watch_readiness(self, pod: Object, sandbox: pods.Sandbox, checks: list[Check]) -> None:
-        if checks:
-            self._prober.add(sandbox.key, checks, sandbox.node.machine.pid, sandbox.pid, str(sandbox.ip))
-        else:
-            self._verdict(sandbox.key, True)
-
     def _end(self, sandboxes: list[pods.Sandbox]) -> None:
         for sandbox in sandboxes:
-            self._prober.remove(sandbox.key)
-            self.standin.close(sandbox.key)
-            for process in self.programs.pop(sandbox.key, ()):
-                process.kill()
-                process.wait()
+            self._life.remove(self._uids[sandbox.key])
         node = sandboxes[0].node
         if node.name in self.nodes:
             pods.detach(node, sandboxes)
         for sandbox in sandboxes:
+            self._over.discard(sandbox.key)
             self._uids.pop(sandbox.key)
             del self.sandboxes[sandbox.key]
             if sandbox.port:
@@ -229,10 +210,9 @@ class Kubelet:
         with suppress(NotFound):  # the control loop may have removed it with its node
             self.store.delete(*key_of(pod))
 
-    def _verdict(self, key: str, ready: bool) -> None:
-        namespace, name = key.split("/")
-        with suppress(NotFound):  # it may have gone meanwhile
-            self.store.update("Pod", namespace, name, lambda p: _set_ready(p, ready))
+
+def _key(pod: Object) -> str:
+    return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
 
 
 def _address(pod: Object, pool: AddressPool) -> IPv4Address:
@@ -247,24 +227,3 @@ def _address(pod: Object, pool: AddressPool) -> IPv4Address:
     if not pool.claim(wanted):
         raise Exhausted(f"{wanted} is in use, or not one of {pool.network}")
     return wanted
-
-
-def _started(pod: Object, sandbox: pods.Sandbox, phase: str) -> None:
-    if sandbox.port:
-        notes = pod["metadata"].setdefault("annotations", {})
-        notes |= {wiring.MAC: sandbox.mac, wiring.PORT: str(sandbox.port)}
-    pod["status"] = {
-        "phase": phase,
-        "podIP": str(sandbox.ip),
-        "podIPs": [{"ip": str(sandbox.ip)}],
-        "hostIP": str(sandbox.node.ip),
-        "conditions": [{"type": "PodScheduled", "status": "True"}],
-    }
-    _set_ready(pod, False)
-
-
-def _set_ready(pod: Object, ready: bool) -> None:
-    status = pod["status"]
-    kept = [c for c in status["conditions"] if c["type"] not in ("Ready", "ContainersReady")]
-    value = "True" if ready else "False"
-    status["conditions"] = kept + [{"type": name, "status": value} for name in ("ContainersReady", "Ready")]

@@ -169,6 +169,7 @@ class Lab:
         node = self.nodes.get(name)
         if node is not None:
             self._configure_stack(node)
+            self.store.update("Node", "", name, nodes.count_restored)
         self.confirm()
         if node is not None:
             nodes.greet(node, (n for n in self.nodes.values() if n is not node))
@@ -214,15 +215,15 @@ class Lab:
                 time.sleep(_NODE_PERIOD)
 
     def _connected(self, names: set[str], revision: int) -> None:
-        """For the kubelet. A controller that is down delays readiness, as a CNI's that is down does."""
-        while self.parts.confirms:
-            bridges = [(name, "br-int") for name in names if name in self.nodes]
-            try:
-                self.controller.wait_synced(bridges, revision, timeout=5)
-                return
-            except ControllerGone as error:
-                LOG.warning("pods wait for the controller: %s", error)
-                time.sleep(0.2)
+        """For the kubelet. A controller or agent that is down delays readiness, as a CNI's that is down does."""
+        for process, part in ((self.agent, "agent"), *([(self.controller, "br-int")] if self.parts.confirms else [])):
+            while True:
+                try:
+                    process.wait_synced([(name, part) for name in names if name in self.nodes], revision, timeout=5)
+                    break
+                except ControllerGone as error:
+                    LOG.warning("pods wait for the %s: %s", process.name, error)
+                    time.sleep(0.2)
 
     def waiting_for(self) -> list[str]:
         """What is not yet as the store asks for it, a sentence each."""
@@ -267,7 +268,7 @@ class Lab:
         thing = nodes.node_object(node)
         thing["status"]["conditions"][0] |= {"status": "False", "reason": "KubeletNotReady"}
         if self.store.get("Node", "", node.name):  # applied by hand, with labels or taints of its own
-            self.store.update("Node", "", node.name, lambda have: _fill_node(have, thing))
+            self.store.update("Node", "", node.name, lambda have: nodes.fill_object(have, thing))
         else:
             self.store.create(thing)
         self._switch_port(node.attachment.switch, node.attachment.port, node.name)
@@ -374,13 +375,6 @@ class Lab:
                 if alive != up.get(name, True):
                     self._set_ready(name, alive)
                 up[name] = alive
-
-
-def _fill_node(have: Object, planned: Object) -> None:
-    for part in ("labels", "annotations"):
-        have["metadata"][part] = {**planned["metadata"][part], **have["metadata"].get(part, {})}
-    have["spec"] = {**have.get("spec", {}), **planned["spec"]}
-    have["status"] = planned["status"]
 
 
 def _all(results: Iterable[None]) -> None:

@@ -114,6 +114,22 @@ def node_object(node: Node) -> Object:
     }
 
 
+def fill_object(have: Object, planned: Object) -> None:
+    """Add to a node that was applied by hand what building it decides."""
+    meta, ours = have["metadata"], planned["metadata"]
+    meta["labels"] = {**ours["labels"], **meta.get("labels", {})}
+    # These are facts; a manifest may have been written out of another lab.
+    meta["annotations"] = {**meta.get("annotations", {}), **ours["annotations"]}
+    have["spec"] = {**have.get("spec", {}), **planned["spec"]}
+    have["status"] = planned["status"]
+
+
+def count_restored(thing: Object) -> None:
+    """Note on the node's object that its interfaces are new."""
+    notes = thing["metadata"].setdefault("annotations", {})
+    notes[wiring.RESTORED] = str(int(notes.get(wiring.RESTORED, "0")) + 1)
+
+
 def node_bridges(node: Node, network: PodNetwork, tables: Tables) -> tuple[Bridge, Bridge]:
     """br-ex with the wire and the node's address; br-int with the gateway, the tunnel and, later, the pods."""
     # The switch would take a tunnel's packets before the kernel, whose device has them where pods hang on its bridge.
@@ -178,13 +194,14 @@ def _rules(config: LabConfig) -> str:
 
     On the userspace datapath the kernel too sees what arrives at the switch's ports; it must take only what the switch
     hands to it. Source: kube-proxy's reject of Services without endpoints; flannel's and Calico's masquerade rules.
+    Set a second time (flush, nft(8)), the rules leave the elements of nodeports alone, which are the agent's.
     """
     pods, services = config.pod_subnet, config.service_subnet
     return f"""
     table arp mininetes
     delete table arp mininetes
     table ip mininetes
-    delete table ip mininetes
+    flush table ip mininetes
     table arp mininetes {{
       chain input {{
         type filter hook input priority 0;

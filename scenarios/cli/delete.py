@@ -34,16 +34,24 @@ def _arguments(parser: ArgumentParser) -> None:
         "what", nargs="*", metavar="KIND NAME", help="as in: pod frontend-0, or pod/frontend-0 node/worker"
     )
     parser.add_argument("-f", dest="files", type=Path, action="append", metavar="FILE", help="everything in a manifest")
+    parser.add_argument(
+        "--grace-period", type=int, metavar="SECONDS", help="for pods to end in (default: each one's own)"
+    )
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until pods have ended")
     parser.add_argument("-n", "--namespace", default="default", help="of the named objects (default: %(default)s)")
 
 
 def _run(arguments: Namespace) -> int:
+    grace = arguments.grace_period
+    if grace is not None and grace < 0:
+        raise InputError("--grace-period", str(grace), "seconds, 0 for at once")
     if arguments.files:
         found = manifests.load(arguments.files).objects
         keys = [[o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]] for o in found]
     else:
         keys = [[*pair[:1], arguments.namespace, *pair[1:]] for pair in _pairs(arguments.what)]
-    done = ask(arguments.lab, {"verb": "delete", "keys": keys})
+    wanted = {"keys": keys, "grace": grace, "wait": not arguments.no_wait}
+    done = ask(arguments.lab, {"verb": "delete", **wanted})
     if arguments.json:
         print_json(done)
     else:

@@ -16,12 +16,15 @@ from scenarios.lab.socket import LabError
 from scenarios.netpol.prober_client import Prober
 from topo import admission
 from topo.cluster.errors import InputError
-from topo.cluster.store import CLUSTER_SCOPED, Object, key_of
+from topo.cluster.store import CLUSTER_SCOPED, Key, Object, key_of
 from topo.config import NodeConfig
 from topo.control.events import record
 from topo.control.workloads import is_ending, is_ready
 from topo.lab import Lab
 from topo.pods import Sandbox
+
+# Seconds between two looks whether what was deleted is gone.
+_GONE_POLL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +67,31 @@ def _apply(request: Request) -> Any:
 
 def _delete(request: Request) -> Any:
     lab, done = request.lab, []
+    waits: dict[Key, str] = {}
     for kind, namespace, name in request.values["keys"]:
         namespace = "" if kind in CLUSTER_SCOPED else namespace
-        if lab.store.get(kind, namespace, name) is None:
+        found = lab.store.get(kind, namespace, name)
+        if found is None:
             there = ", ".join(t["metadata"]["name"] for t in lab.store.list(kind)) or "none"
             raise InputError(f"{kind} {name}", "there is no such object", f"one of: {there}")
         if kind == "Node":
             lab.remove_node(name)
         elif kind == "Pod":
-            lab.store.mark_deleted(kind, namespace, name)
+            # grace: seconds, None for the pod's own terminationGracePeriodSeconds.
+            lab.store.mark_deleted(kind, namespace, name, request.values.get("grace"))
         else:
             lab.store.delete(kind, namespace, name)
+        waits[kind, namespace, name] = found["metadata"]["uid"]
         done.append({"kind": kind, "name": name, "outcome": "deleted"})
+    while request.values.get("wait") and any(_is_there(lab, key, uid) for key, uid in waits.items()):
+        if select.select([request.connection], [], [], _GONE_POLL)[0]:
+            break  # the caller went
     return done
+
+
+def _is_there(lab: Lab, key: Key, uid: str) -> bool:
+    found = lab.store.get(*key)
+    return found is not None and found["metadata"]["uid"] == uid
 
 
 def _status(request: Request) -> Any:
@@ -131,6 +146,7 @@ def _pod(pod: Object) -> dict[str, Any]:
         "ip": state.get("podIP", ""),
         "phase": "Terminating" if is_ending(pod) else state.get("phase", "Pending"),
         "ready": is_ready(pod),
+        "restarts": sum(c["restartCount"] for c in state.get("containerStatuses", ())),
     }
 
 

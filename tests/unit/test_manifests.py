@@ -146,12 +146,12 @@ def test_other_kinds_are_ignored_but_counted() -> None:
 
 
 def test_a_caller_may_add_kinds() -> None:
-    policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: {podSelector: {}}\n"
-    kinds = {"NetworkPolicy": "networking.k8s.io/v1"}
-    assert load(policy).ignored[0].kind == "NetworkPolicy"
-    assert manifests.load_text(policy, "f", kinds).objects[0]["metadata"]["namespace"] == "default"
-    with pytest.raises(InputError, match="unknown field 'podSelectr'; expected podSelector"):
-        manifests.load_text(policy.replace("Selector", "Selectr"), "f", kinds)
+    budget = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: p}\nspec: {maxUnavailable: 1}\n"
+    kinds = {"PodDisruptionBudget": "policy/v1"}
+    assert load(budget).ignored[0].kind == "PodDisruptionBudget"
+    assert manifests.load_text(budget, "f", kinds).objects[0]["metadata"]["namespace"] == "default"
+    with pytest.raises(InputError, match="unknown field 'maxUnavailble'; expected maxUnavailable"):
+        manifests.load_text(budget.replace("Unavailable", "Unavailble"), "f", kinds)
 
 
 def test_nulls_are_absent_fields() -> None:

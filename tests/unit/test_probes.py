@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def container(probe: Object | None = None, name: str = "c", ports: Sequence[Obje
 def planned(probe: Object, *ports: Object, real: Sequence[str] = (), honour: bool = False) -> tuple[Check, list[str]]:
     """The one check of a container with this probe, and what is said about it."""
     (check,), notes = plan(pod(container(probe, ports=ports)), real, honour)
-    return check, notes
+    assert (check.container, check.purpose) == ("c", "readiness")
+    return replace(check, container=""), notes
 
 
 # What is checked
@@ -125,6 +127,22 @@ def test_every_container_is_checked_by_its_own_probe_and_ports() -> None:
     assert notes == []
 
 
+def test_every_purpose_has_its_check_and_its_note() -> None:
+    probes = {
+        f"{purpose}Probe": {"grpc": {"port": i}} for i, purpose in enumerate(("startup", "liveness", "readiness"), 1)
+    }
+    checks, notes = plan(pod({"name": "c", **probes}), [], False)
+    assert [(c.purpose, c.port) for c in checks] == [("startup", 1), ("liveness", 2), ("readiness", 3)]
+    assert [note.split(":")[1].split()[0] for note in notes] == ["startup", "liveness", "readiness"]
+
+
+def test_sidecars_are_checked_and_other_init_containers_are_not() -> None:
+    beside = {**container({"tcpSocket": {"port": 1}}, "s"), "restartPolicy": "Always"}
+    one = pod(container())
+    one["spec"]["initContainers"] = [container({"tcpSocket": {"port": 2}}, "i"), beside]
+    assert [(c.container, c.port) for c in plan(one, [], False)[0]] == [("s", 1)]
+
+
 # The prober against a server in this process's own network
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="setns needs root: the prober enters the node's namespace")
@@ -185,7 +203,11 @@ class Watched:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.verdicts: queue.SimpleQueue[tuple[str, bool, float]] = queue.SimpleQueue()
-        self.prober = Prober(lambda key, ready: self.verdicts.put((key, ready, time.monotonic())))
+        self.failures: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
+        self.prober = Prober(
+            lambda key, _, ready: self.verdicts.put((key, ready, time.monotonic())),
+            lambda key, container, purpose: self.failures.put((key, container, purpose)),
+        )
 
     def add(self, *checks: Check, key: str = "ns/p", node_pid: int = 0) -> None:
         self.prober.add(key, checks, node_pid or os.getpid(), os.getpid(), "127.0.0.1")
@@ -348,7 +370,6 @@ def test_something_else_than_http_is_a_failure(watched: Watched) -> None:
 
 
 @needs_root
-@pytest.mark.xfail(strict=True, raises=queue.Empty, reason="int() of the status ends the pod's checks for ever")
 @pytest.mark.parametrize("reply", [b"HTTP/1.1 \r\n\r\n", b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 OK 200\r\n\r\n"])
 def test_a_malformed_status_line_is_a_failure(watched: Watched, reply: bytes) -> None:
     watched.server.reply = reply
@@ -356,6 +377,51 @@ def test_a_malformed_status_line_is_a_failure(watched: Watched, reply: bytes) ->
     watched.request()
     watched.server.reply = OK
     assert watched.next(1)[0] is True
+
+
+@needs_root
+def test_liveness_that_fails_too_often_is_told_once_and_checked_again_when_asked(watched: Watched) -> None:
+    watched.add(http(watched.server, purpose="liveness", container="c", failures=2))
+    for _ in range(4):
+        watched.request()
+    assert watched.failures.empty()
+    for _ in range(2):
+        watched.server.reply = BAD
+        assert watched.failures.get(timeout=5) == ("ns/p", "c", "liveness")
+        watched.server.reply = OK
+        watched.skip_requests()
+        time.sleep(0.2)
+        assert watched.server.requests.empty()
+        watched.prober.again("ns/p", "c")
+        watched.request()
+    assert watched.verdicts.empty()
+
+
+@needs_root
+def test_nothing_else_is_asked_before_the_startup_probe_has_passed(watched: Watched) -> None:
+    watched.server.reply = BAD
+    watched.add(
+        http(watched.server, purpose="startup", failures=1000),
+        replace(http(watched.server), path="/ready"),
+        replace(http(watched.server, purpose="liveness", failures=1), path="/live"),
+    )
+    asked = [watched.request()[1].split()[1] for _ in range(5)]
+    assert set(asked) == {b"/healthz"}
+    watched.server.reply = OK
+    assert watched.ready() is True
+    while {b"/ready", b"/live"} - set(asked):
+        asked.append(watched.request()[1].split()[1])
+    assert watched.failures.empty()
+
+
+@needs_root
+def test_a_startup_that_takes_too_long_is_given_up(watched: Watched) -> None:
+    watched.server.reply = BAD
+    began = time.monotonic()
+    watched.add(http(watched.server, purpose="startup", failures=4, period=0.1, container="c"))
+    assert watched.failures.get(timeout=5) == ("ns/p", "c", "startup")
+    assert time.monotonic() - began >= 0.39
+    assert watched.verdicts.empty()
 
 
 @needs_root
@@ -398,18 +464,20 @@ def test_a_command_that_runs_too_long_is_a_failure_and_is_killed(watched: Watche
 
 
 @needs_root
-def test_a_pod_is_ready_when_all_its_containers_are(watched: Watched) -> None:
+def test_each_container_has_a_verdict_of_its_own(watched: Watched) -> None:
     other = Server()
     other.start()
     other.reply = BAD
-    watched.add(http(watched.server, failures=1), http(other, failures=1))
-    watched.request()
-    other.requests.get(timeout=5)
-    assert watched.verdicts.empty()
+    seen: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+    prober = Prober(lambda _, container, ready: seen.put((container, ready)), lambda *_: None)
+    checks = [replace(http(s, failures=1), container=name) for s, name in ((watched.server, "a"), (other, "b"))]
+    prober.add("ns/p", checks, os.getpid(), os.getpid(), "127.0.0.1")
+    assert seen.get(timeout=5) == ("a", True)
     other.reply = OK
-    assert watched.ready() is True
+    assert seen.get(timeout=5) == ("b", True)
     watched.server.reply = BAD
-    assert watched.ready() is False
+    assert seen.get(timeout=5) == ("a", False)
+    prober.remove("ns/p")
     other.end()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import queue
 import threading
 import uuid
@@ -74,6 +73,15 @@ class Watch:
         self.put(None)
 
 
+def copied(value: Any) -> Any:
+    """A deep copy of an object or a part of it: JSON, for which copy.deepcopy would take eight times as long."""
+    if isinstance(value, dict):
+        return {key: copied(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [copied(part) for part in value]
+    return value
+
+
 def time_text(moment: datetime) -> str:
     """A moment as the Kubernetes API writes it, in whole seconds."""
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -119,7 +127,7 @@ class Store:
             key = key_of(thing)
             if key in self._objects.get(key[0], {}):
                 raise Conflict(f"{key[0]} {key[1]}/{key[2]} already exists")
-            new = copy.deepcopy(thing)
+            new = copied(thing)
             meta = new["metadata"]
             if key[1]:
                 meta["namespace"] = key[1]
@@ -138,7 +146,7 @@ class Store:
             old = self.get(kind, namespace, name)
             if old is None:
                 raise NotFound(f"{kind} {namespace}/{name} is not there")
-            new = copy.deepcopy(old)
+            new = copied(old)
             change(new)
             return old if new == old else self._put(MODIFIED, (kind, namespace, name), new)
 
@@ -225,7 +233,7 @@ def _merge(have: Object, want: Object, before: Given) -> None:
     for name in set(want) - {"metadata", "status"}:
         if isinstance(want[name], dict) and isinstance(have.get(name), dict):
             kept = {k: v for k, v in have[name].items() if k in _FILLED_IN and not want[name].get(k)}
-            new = {**copy.deepcopy(want[name]), **kept}
+            new = {**copied(want[name]), **kept}
             if (
                 new.get("type") in ("NodePort", "LoadBalancer")
                 and new.get("allocateLoadBalancerNodePorts") is not False
@@ -233,7 +241,7 @@ def _merge(have: Object, want: Object, before: Given) -> None:
                 _keep_node_ports(have[name], new)
             have[name] = new
         else:
-            have[name] = copy.deepcopy(want[name])
+            have[name] = copied(want[name])
     for name in ("labels", "annotations"):
         given = want["metadata"].get(name) or {}
         others = {k: v for k, v in have["metadata"].get(name, {}).items() if k not in before.get(name, ())}

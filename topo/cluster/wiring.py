@@ -19,6 +19,8 @@ GATEWAY_MAC = "mininetes.dev/gateway-mac"
 PORT = "mininetes.dev/ofport"
 # A process in the node's namespaces.
 PID = "mininetes.dev/pid"
+# How often the node's interfaces came back after its switch had died; whoever set anything on them looks again.
+RESTORED = "mininetes.dev/restored"
 # Annotation a user sets: a command line of the host to run instead of the stand-in server.
 COMMAND = "mininetes.dev/command"
 

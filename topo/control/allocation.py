@@ -7,14 +7,13 @@ Source: Kubernetes, "Service: type NodePort", "type LoadBalancer"; KEP-3070 and 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 from itertools import chain
 from typing import Any
 
 from topo.cluster.ipam import AddressPool, Exhausted
-from topo.cluster.store import Key, Object, key_of
+from topo.cluster.store import Key, Object, copied, key_of
 
 NODE_PORTS = range(30000, 32768)
 # Automatic ones come from above the band: min(max(16, size/32), 128) ports (KEP-3668).
@@ -78,7 +77,7 @@ class ServiceAllocator:
 
     def settle(self, service: Object) -> tuple[Object, list[str]]:
         """The Service with all it should have, as a copy, and a sentence for each thing that is not to be had."""
-        new, held = copy.deepcopy(service), self._held.setdefault(key_of(service), {})
+        new, held = copied(service), self._held.setdefault(key_of(service), {})
         problems: list[str] = []
         wanted = _wanted(service)
         for name in [n for n in held if n not in wanted]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from topo.cluster.store import Object, parse_time
+from topo.cluster.store import Object, copied, parse_time
 
 # Kubernetes, "Well-Known Labels": the template a pod of a StatefulSet or DaemonSet was made from.
 REVISION = "controller-revision-hash"
@@ -116,7 +116,7 @@ def child(owner: Object, kind: str, name: str, labels: dict[str, str], notes: Ob
 
 def new_pod(owner: Object, name: str, labels: dict[str, str] | None = None, template: Object | None = None) -> Object:
     """A pod of the owner's template, or of another one."""
-    template = copy.deepcopy(template or owner["spec"]["template"])
+    template = copied(template or owner["spec"]["template"])
     meta = template.get("metadata") or {}
     all_labels = {**(meta.get("labels") or {}), **(labels or {})}
     return child(owner, "Pod", name, all_labels, dict(meta.get("annotations") or {}), spec=template["spec"])
@@ -128,7 +128,7 @@ def first_to_go(pods: Sequence[Object]) -> list[Object]:
     Source: Kubernetes, "ReplicaSet", "Scaling a ReplicaSet" (and "Pod deletion cost"); then, as in
     pkg/controller/controller_utils.go, the less long ready, the more often restarted, the younger.
     """
-    nodes = [p["spec"].get("nodeName") for p in pods]
+    crowd = Counter(p["spec"].get("nodeName") for p in pods)
 
     def rank(pod: Object) -> tuple[object, ...]:
         notes, status = pod["metadata"].get("annotations") or {}, pod.get("status", {})
@@ -138,7 +138,7 @@ def first_to_go(pods: Sequence[Object]) -> list[Object]:
             status.get("phase", "Pending") != "Pending",
             is_ready(pod),
             _cost(notes.get("controller.kubernetes.io/pod-deletion-cost", "0")),
-            -nodes.count(pod["spec"].get("nodeName")),
+            -crowd[pod["spec"].get("nodeName")],
             -since.timestamp() if since else 0,
             -sum(c.get("restartCount", 0) for c in status.get("containerStatuses", ())),
             -int(pod["metadata"]["resourceVersion"]),

@@ -223,10 +223,10 @@ class ControlLoop:
         }
         for step in endpoints.stepwise(have, wanted):
             for name, members in step.items():
-                one = wanted[name]
-                if self.store.get("EndpointSlice", key[1], name) is None:
+                one, there = wanted[name], self.store.get("EndpointSlice", key[1], name)
+                if there is None:
                     self.store.create({**one, "endpoints": members})
-                else:
+                elif (there["endpoints"], there["ports"]) != (members, one["ports"]):
                     self.store.update("EndpointSlice", key[1], name, _filled(one, members))
         for name in set(have) - set(wanted):
             self.store.delete("EndpointSlice", key[1], name)

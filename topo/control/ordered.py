@@ -7,11 +7,10 @@ template that is mended does not replace it: it has to be deleted by hand ("Forc
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from topo.cluster.store import Object
+from topo.cluster.store import Object, copied
 from topo.control.children import (
     REVISION,
     Plan,
@@ -102,7 +101,7 @@ def _forgotten(
 
 def _revision(owner: Object, name: str, others: Mapping[str, Object]) -> Object:
     number = max((int(r["revision"]) for r in others.values()), default=0) + 1
-    data = {"spec": {"template": copy.deepcopy(owner["spec"]["template"])}}
+    data = {"spec": {"template": copied(owner["spec"]["template"])}}
     return child(owner, "ControllerRevision", name, {}, {}, data=data, revision=number)
 
 

@@ -7,11 +7,10 @@ goes to the new ReplicaSet and not to each in proportion.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from datetime import datetime
 
-from topo.cluster.store import Object
+from topo.cluster.store import Object, copied
 from topo.control.children import Plan, child, is_available, is_over, owned, share, template_hash
 
 
@@ -104,10 +103,10 @@ def _scale(sets: Sequence[Object], sizes: dict[str, int]) -> Plan:
 
 def _replica_set(owner: Object, name: str, size: int) -> Object:
     spec, digest = owner["spec"], name.rpartition("-")[2]
-    template = copy.deepcopy(spec["template"])
+    template = copied(spec["template"])
     meta = template.setdefault("metadata", {})
     meta["labels"] = {**(meta.get("labels") or {}), "pod-template-hash": digest}
-    selector = copy.deepcopy(spec["selector"])
+    selector = copied(spec["selector"])
     selector["matchLabels"] = {**(selector.get("matchLabels") or {}), "pod-template-hash": digest}
     body = {"replicas": size, "selector": selector, "template": template}
     if spec.get("minReadySeconds"):

@@ -63,7 +63,8 @@ def _replicas(owner: Object, live: Sequence[Object], wanted: int, suffix: Suffix
     if len(live) < wanted:
         name = owner["metadata"]["name"]
         return Plan(create=tuple(new_pod(owner, f"{name}-{suffix()}") for _ in range(wanted - len(live))))
-    return Plan(delete=tuple(first_to_go(live)[: len(live) - wanted]))
+    surplus = len(live) - wanted
+    return Plan(delete=tuple(first_to_go(live)[:surplus]) if surplus else ())
 
 
 def _job(owner: Object, pods: Sequence[Object], suffix: Suffix) -> Plan:

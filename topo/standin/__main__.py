@@ -93,33 +93,49 @@ def _headers(lines: bytes) -> dict[str, str]:
 
 async def serve_connection(pod: Pod, connection: Connection, client: str) -> None:
     """One TCP or SCTP connection to its end."""
-    loop = asyncio.get_running_loop()
-    sock, port, pending = connection.sock, connection.port[1], b""
     try:
-        while data := await loop.sock_recv(sock, 65536):
-            connection.asked = connection.busy = True
-            pending += data
-            if not pending.startswith(_METHODS):
-                await loop.sock_sendall(sock, say(pod, client, port))
-                pending = b""
-            while b"\r\n\r\n" in pending:
-                request, _, rest = pending.partition(b"\r\n\r\n")
-                length = _content_length(request)
-                if len(rest) < length:
-                    break
-                pending = rest[length:]
-                reply, keep = http_reply(pod, request, client, port)
-                await loop.sock_sendall(sock, reply)
-                if not keep and not (pod.draining is not None and pending):
-                    return
-            connection.busy = bool(pending)
-            if pod.draining is not None and not pending:
-                return
+        await _converse(pod, connection, client)
+        if pod.draining is not None:
+            await _say_goodbye(connection.sock)
     except OSError:
         pass  # the client or the pod went
     finally:
-        sock.close()
+        connection.sock.close()
         pod.connections.pop(connection, None)
+
+
+async def _converse(pod: Pod, connection: Connection, client: str) -> None:
+    """Answer until either side has had enough."""
+    loop = asyncio.get_running_loop()
+    sock, port, pending = connection.sock, connection.port[1], b""
+    while data := await loop.sock_recv(sock, 65536):
+        connection.asked = connection.busy = True
+        pending += data
+        if not pending.startswith(_METHODS):
+            await loop.sock_sendall(sock, say(pod, client, port))
+            pending = b""
+        while b"\r\n\r\n" in pending:
+            request, _, rest = pending.partition(b"\r\n\r\n")
+            length = _content_length(request)
+            if len(rest) < length:
+                break
+            pending = rest[length:]
+            reply, keep = http_reply(pod, request, client, port)
+            await loop.sock_sendall(sock, reply)
+            if not keep and not (pod.draining is not None and pending):
+                return
+        connection.busy = bool(pending)
+        if pod.draining is not None and not pending:
+            return
+
+
+async def _say_goodbye(sock: socket.socket) -> None:
+    """Wait until the client has all of the answer: its pod's network is about to go, and the kernel's queue with it."""
+    with suppress(TimeoutError):
+        sock.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(_PATIENCE):
+            while await asyncio.get_running_loop().sock_recv(sock, 65536):
+                pass
 
 
 def _content_length(request: bytes) -> int:
