@@ -20,6 +20,7 @@ from controllers import cni as cnis
 from controllers import proxy as proxies
 from controllers.agent.health import HealthChecks
 from controllers.agent.neighbours import Announcements
+from controllers.agent.node import NodeAgent, Report
 from controllers.agent.nodeports import NodePorts
 from controllers.cni import Cni
 from controllers.proxy import NodePart, Proxy
@@ -28,50 +29,6 @@ from controllers.state import ClusterState, NodeView
 from topo.cluster.wiring import PID
 
 LOG = logging.getLogger("mininetes")
-
-
-class NodeAgent:
-    """One node's parts, worked by a thread of its own: a slow node holds up no other."""
-
-    def __init__(self, name: str, parts: list[NodePart], report: Any) -> None:
-        self.name, self._parts, self._report = name, parts, report
-        self._wanted: tuple[NodeView, int] | None = None
-        self._wake = threading.Condition()
-        self._ended = False
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-
-    def want(self, view: NodeView, revision: int) -> None:
-        """The view as of this store revision."""
-        with self._wake:
-            self._wanted = view, revision
-            self._wake.notify()
-
-    def end(self) -> None:
-        """Close everything; the node is gone."""
-        with self._wake:
-            self._ended = True
-            self._wake.notify()
-
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._wanted is not None or self._ended)
-                wanted, self._wanted = self._wanted, None
-            if wanted is None or self._ended:
-                break
-            self._report("synced", bridge=[self.name, "agent"], revision=wanted[1], errors=self._sync(wanted[0]))
-        for part in self._parts:
-            part.close()
-
-    def _sync(self, view: NodeView) -> list[str]:
-        errors = []
-        for part in self._parts:
-            try:
-                part.sync(view)
-            except (OSError, RuntimeError) as error:
-                LOG.exception("%s", self.name)
-                errors.append(str(error))
-        return errors
 
 
 class Agent:
@@ -112,15 +69,19 @@ class Agent:
                 self.pids[thing["metadata"]["name"]] = int(pid)
 
     def _changed(self, revision: int) -> None:
-        for name in set(self.nodes) - set(self.pids):
+        # A node that left and came back under its name is another one.
+        for name in [name for name, node in self.nodes.items() if self.pids.get(name) != node.pid]:
             self.nodes.pop(name).end()
         for name, pid in self.pids.items():
             view = self.state.node_view(name)
             if view is None:
                 continue
             if name not in self.nodes:
-                self.nodes[name] = NodeAgent(name, self._parts(view, pid), self.report)
+                self.nodes[name] = NodeAgent(name, pid, self._parts(view, pid), self._reporter(name))
             self.nodes[name].want(view, revision)
+
+    def _reporter(self, name: str) -> Report:
+        return lambda revision, errors: self.report("synced", bridge=[name, "agent"], revision=revision, errors=errors)
 
     def _parts(self, view: NodeView, pid: int) -> list[NodePart]:
         proxy = self.proxies[view.lab.proxy_mode]

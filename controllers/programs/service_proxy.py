@@ -2,7 +2,8 @@
 
 Standard input brings JSON lines {"sets": [{"listen": ["198.18.0.1", 1024], "protocol": "tcp", "endpoints":
 [["10.244.1.2", 8080]], "affinity": 0}, ...]}, each of which replaces what was before it; each is answered by a line on
-standard output, {"failed": [[ADDRESS, PORT, REASON], ...]}. The program ends with its standard input.
+standard output, {"failed": [[PROTOCOL, ADDRESS, PORT, REASON], ...]}; what failed is tried again with the next line.
+The program ends with its standard input. Protocols: tcp, udp, and sctp (one-to-one, in bytes) where the kernel has it.
 
 Round robin; an endpoint that cannot be reached is passed over; affinity: seconds that a client's address stays with its
 endpoint. Source: Kubernetes, "Virtual IPs and Service Proxies" as of 1.25, userspace proxy mode; kube-proxy of then.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 import struct
 import sys
@@ -24,6 +26,9 @@ Address = tuple[str, int]
 DIAL = (0.25, 0.5, 1.0, 2.0)
 # Seconds without a datagram after which a client is forgotten (KubeProxyConfiguration, udpIdleTimeout).
 UDP_IDLE = 0.25
+_STREAMS = {"tcp": socket.IPPROTO_TCP, "sctp": 132}
+# Of how many clients with affinity the forgotten ones are looked for.
+_MANY = 1024
 
 
 class EndpointSet:
@@ -35,6 +40,7 @@ class EndpointSet:
         self.close: Any = None
         self._turn = 0
         self._clients: dict[str, tuple[Address, float]] = {}
+        self._sweep_at = _MANY
 
     def update(self, endpoints: list[Address], affinity: int) -> None:
         """Other endpoints from now on; connections that stand go on."""
@@ -53,18 +59,40 @@ class EndpointSet:
             self._turn = (self._turn + 1) % len(self.endpoints)
         if self.affinity:
             self._clients[client] = chosen, time.monotonic()
+            self._sweep()
         return chosen
 
+    def _sweep(self) -> None:
+        """Forget clients whose time is over, once there are twice as many as the last time."""
+        if len(self._clients) >= self._sweep_at:
+            since = time.monotonic() - self.affinity
+            self._clients = {client: known for client, known in self._clients.items() if known[1] > since}
+            self._sweep_at = max(_MANY, 2 * len(self._clients))
 
-async def serve_stream(chosen: EndpointSet, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One TCP connection to its end, each direction for itself."""
-    client = writer.get_extra_info("peername")[0]
+
+async def connect(protocol: str, endpoint: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to an endpoint. Raises OSError."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, _STREAMS[protocol])
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, endpoint)
+        return await asyncio.open_connection(sock=sock)
+    except BaseException:  # given up too
+        sock.close()
+        raise
+
+
+async def serve_stream(
+    chosen: EndpointSet, protocol: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """One connection to its end, each direction for itself."""
+    client = (writer.get_extra_info("peername") or ("", 0))[0]  # none if it has gone already
     for attempt, patience in enumerate(DIAL):
         endpoint = chosen.choose(client, attempt)
         if endpoint is None:
             break
         try:
-            there = await asyncio.wait_for(asyncio.open_connection(*endpoint), patience)
+            there = await asyncio.wait_for(connect(protocol, endpoint), patience)
         except (OSError, TimeoutError):
             continue
         await asyncio.gather(_pipe(reader, there[1]), _pipe(there[0], writer))
@@ -103,19 +131,28 @@ class Datagrams(asyncio.DatagramProtocol):
         """To the client's endpoint, which is chosen with its first datagram."""
         known = self._clients.get(client)
         if known is None or known.ended:
-            endpoint = self._chosen.choose(client[0])
-            if endpoint is None:
+            known = self._backend(client)
+            if known is None:
                 return
-            known = self._clients[client] = Backend(self, client, endpoint)
+            self._clients[client] = known
         known.send(data)
+
+    def _backend(self, client: Address) -> Backend | None:
+        for attempt in range(len(DIAL)):
+            endpoint = self._chosen.choose(client[0], attempt)
+            if endpoint is None:
+                return None
+            with suppress(OSError):  # no way to it
+                return Backend(self, client, endpoint)
+        return None
 
     def forget(self, client: Address) -> None:
         """The client was silent, or its endpoint is gone."""
         self._clients.pop(client, None)
 
 
-class Backend(asyncio.DatagramProtocol):
-    """One client's socket towards its endpoint."""
+class Backend:
+    """One client's socket towards its endpoint. Raises OSError if there is no way to it."""
 
     def __init__(self, front: Datagrams, client: Address, endpoint: Address) -> None:
         self.ended = False
@@ -124,7 +161,11 @@ class Backend(asyncio.DatagramProtocol):
         self._used = self._loop.time()
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setblocking(False)
-        sock.connect(endpoint)
+        try:
+            sock.connect(endpoint)
+        except OSError:
+            sock.close()
+            raise
         self._sock = sock
         self._loop.add_reader(sock, self._answers)
         self._loop.call_later(UDP_IDLE, self._look)
@@ -178,7 +219,7 @@ class Proxy:
                 try:
                     self._sets[key] = await self._open(*key)
                 except OSError as error:
-                    failed.append([*key[1], error.strerror])
+                    failed.append([key[0], *key[1], error.strerror])
                     continue
             self._sets[key].update([(ip, port) for ip, port in one["endpoints"]], one["affinity"])
         return failed
@@ -190,13 +231,25 @@ class Proxy:
             transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(made), local_addr=where)
             made.close = transport.close
         else:
-            server = await asyncio.start_server(lambda r, w: serve_stream(made, r, w), *where, backlog=1024)
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, _STREAMS[protocol])
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind(where)
+                server = await asyncio.start_server(
+                    lambda r, w: serve_stream(made, protocol, r, w), sock=sock, backlog=1024
+                )
+            except OSError:
+                sock.close()
+                raise
             made.close = server.close
         return made
 
 
 async def main() -> None:
     """Follow standard input to its end."""
+    # Two descriptors a connection.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     reader = asyncio.StreamReader(limit=1 << 27)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     proxy = Proxy()

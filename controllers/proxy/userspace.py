@@ -8,8 +8,14 @@ Source: Kubernetes, "Virtual IPs and Service Proxies" as of 1.25, userspace prox
 from __future__ import annotations
 
 import json
+import logging
+import select
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from controllers import programs
@@ -21,12 +27,16 @@ from controllers.flow.program import Writer
 from controllers.proxy import NodePart
 from controllers.proxy.frontends import LOCAL_SET, EndpointSet, FlowProxy, frontends, options
 from controllers.state import Node, NodeView
+from topo.system import inside
 
+LOG = logging.getLogger("mininetes")
 # The proxy's own addresses (RFC 2544's, which no network has), with a routing table by which its answers go back to the
 # switch and not by the way the client's address would suggest.
 NETWORK, _TABLE = "198.18.0.0/15", "198"
 _FIRST, _FIRST_PORT = f.ip_number("198.18.0.0"), 1024
 _PROGRAM = Path(programs.__file__).with_name("service_proxy.py")
+# Seconds that it may take over an answer, and that one life of it lasts at least, in effect.
+_PATIENCE, _SHORTEST = 10.0, 1.0
 
 
 def listener(number: int) -> tuple[int, int]:
@@ -53,45 +63,87 @@ PROXY = Userspace()
 
 
 class ProxyProcess:
-    """One node's process, started with the first Service."""
+    """One node's process, started with the first view; one that dies is started again and told the same.
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
+    command: its argument vector, which runs in the node's namespaces. It ends with its standard input, so with us too.
+    """
+
+    def __init__(self, pid: int, command: Sequence[str] = (sys.executable, "-I", "-S", str(_PROGRAM))) -> None:
+        self._pid, self._command = pid, command
         self._process: subprocess.Popen[str] | None = None
         self._told = ""
+        self._gateway = 0
+        self._lock = threading.Lock()
 
     def sync(self, view: NodeView) -> None:
-        """Tell the process of every set of endpoints. Raises RuntimeError for those it cannot listen for."""
-        line = json.dumps({"sets": endpoint_sets(view)}) + "\n"
-        if self._process is not None and self._process.poll() is not None:
-            self._process, self._told = None, ""  # it died; a new one listens again
-        if line == self._told:
-            return
-        process = self._process or self._start()
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(line)
-        process.stdin.flush()
-        failed = json.loads(process.stdout.readline() or '{"failed": [["", 0, "the process ended"]]}')["failed"]
-        self._told = line
-        if failed:
-            raise RuntimeError(f"the userspace proxy cannot listen: {failed[:3]}")
+        """Tell the process of every set of endpoints. Raises RuntimeError for those it cannot listen for, OSError."""
+        with self._lock:
+            self._route()
+            self._tell(json.dumps({"sets": endpoint_sets(view)}) + "\n")
 
     def close(self) -> None:
         """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _route(self) -> None:
+        """Its network and the way of its answers, again whenever gw0 is another one (its switch was restarted)."""
+        with inside(self._pid):
+            gateway = socket.if_nametoindex("gw0")
+        if gateway == self._gateway:
+            return
         run(self._pid, "ip", "route", "replace", "local", NETWORK, "dev", "lo")
         run(self._pid, "ip", "route", "replace", "default", "dev", "gw0", "table", _TABLE)
         if NETWORK not in run(self._pid, "ip", "rule"):
             run(self._pid, "ip", "rule", "add", "from", NETWORK, "lookup", _TABLE)
-        command = ["mnexec", "-a", str(self._pid), sys.executable, "-I", "-S", str(_PROGRAM)]
-        self._process = subprocess.Popen(
+        self._gateway = gateway
+
+    def _tell(self, line: str) -> None:
+        process = self._process
+        if process is None or process.poll() is not None:
+            process, self._told = self._start(), ""
+        if line == self._told:
+            return
+        assert process.stdin is not None and process.stdout is not None
+        self._told = ""  # until it has answered that all is well
+        process.stdin.write(line)
+        process.stdin.flush()
+        if not select.select([process.stdout], [], [], _PATIENCE)[0]:
+            process.kill()  # and it is started again
+            raise RuntimeError(f"the userspace proxy does not answer in {_PATIENCE:.0f} s")
+        answer = process.stdout.readline()
+        if not answer:
+            raise RuntimeError("the userspace proxy ended")
+        failed = json.loads(answer)["failed"]
+        if failed:
+            said = "; ".join(f"{protocol} {address}:{port}: {why}" for protocol, address, port, why in failed[:3])
+            raise RuntimeError(f"the userspace proxy cannot listen for {len(failed)} of its ports: {said}")
+        self._told = line
+
+    def _start(self) -> subprocess.Popen[str]:
+        command = ["mnexec", "-a", str(self._pid), *self._command]
+        process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        return self._process
+        self._process = process
+        threading.Thread(target=self._watch, args=(process,), name=f"proxy {process.pid}", daemon=True).start()
+        return process
+
+    def _watch(self, process: subprocess.Popen[str]) -> None:
+        """Start it again when it ends, not too often."""
+        began = time.monotonic()
+        process.wait()
+        time.sleep(max(0.0, began + _SHORTEST - time.monotonic()))
+        with self._lock:
+            if self._process is process and self._told:
+                LOG.warning("the userspace proxy ended with status %d and is started again", process.returncode)
+                try:
+                    self._tell(self._told)
+                except (OSError, RuntimeError) as error:
+                    LOG.warning("%s", error)
 
 
 def endpoint_sets(view: NodeView) -> list[dict[str, object]]:
@@ -99,7 +151,7 @@ def endpoint_sets(view: NodeView) -> list[dict[str, object]]:
     rules = options(view.lab.options.get("proxy", {}))
     found: dict[int, dict[str, object]] = {}
     for port in view.services.values():
-        for one in frontends(port, view.node, rules) if port.protocol != "sctp" else ():
+        for one in frontends(port, view.node, rules):
             number = port.group | (LOCAL_SET if one.local else 0)
             if one.endpoints and number not in found:
                 address, where = listener(number)

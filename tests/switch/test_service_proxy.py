@@ -133,5 +133,5 @@ def test_datagrams_of_one_client_go_to_one_endpoint_and_clients_in_turn(node: No
 
 
 def test_what_cannot_be_listened_on_is_said_and_the_rest_works(node: Node) -> None:
-    assert node.tell(ONE, listen="192.0.2.1")[0][:2] == ["192.0.2.1", 1024]
+    assert node.tell(ONE, listen="192.0.2.1")[0][:3] == ["tcp", "192.0.2.1", 1024]
     assert node.tell(TWO) == [] and node.ask(1) == [f"{TWO} HELLO"]
