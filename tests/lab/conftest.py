@@ -1,78 +1,13 @@
-"""Labs for tests: each is started and asked through the command line, as a user does."""
+"""Starts and ends the labs of tests; says why where there can be none."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-MANIFESTS = ROOT / "scenarios" / "data" / "manifests"
-
-
-def mininetes(*arguments: str, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command; its result with text output."""
-    command = [sys.executable, "-m", "scenarios", *arguments]
-    options = {"capture_output": True, "text": True, "cwd": ROOT} | options
-    return subprocess.run(command, timeout=timeout, check=False, **options)
-
-
-@dataclass
-class RunningLab:
-    """A lab of a test's own, reached through its command line."""
-
-    name: str
-
-    def ask(self, verb: str, *arguments: str, timeout: float = 60, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        """One verb; fails the test if it does not succeed, unless ok is false."""
-        done = mininetes(verb, "--lab", self.name, *arguments, timeout=timeout)
-        assert not ok or done.returncode == 0, f"{verb} {arguments}: {done.stderr}{done.stdout}"
-        return done
-
-    def json(self, verb: str, *arguments: str) -> Any:
-        """One verb's data."""
-        return json.loads(self.ask(verb, "--json", *arguments).stdout)
-
-    def status(self) -> Any:
-        """Nodes, pods, Services."""
-        return self.json("status")
-
-    def exec(self, pod: str, *command: str, ok: bool = True, timeout: float = 60) -> str:
-        """A program's output in a pod."""
-        return self.ask("exec", pod, "--", *command, ok=ok, timeout=timeout).stdout
-
-    def apply(self, text: str, tmp_path: Path, wait: float = 30) -> None:
-        """Put a manifest into the lab and wait until all of it is ready."""
-        file = tmp_path / f"{uuid.uuid4().hex}.yaml"
-        file.write_text(text)
-        self.ask("apply", "-f", str(file), "--wait", str(wait))
-
-    def service(self, name: str) -> str:
-        """A Service's cluster IP."""
-        return str(next(s["clusterIP"] for s in self.status()["services"] if s["name"] == name))
-
-    def pod(self, prefix: str) -> dict[str, Any]:
-        """The first pod whose name begins so."""
-        return dict(next(p for p in self.status()["pods"] if p["name"].startswith(prefix)))
-
-    def eventually(self, holds: Callable[[], bool], seconds: float = 10) -> None:
-        """Wait until something holds; fails the test if it does not in time."""
-        deadline = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < deadline, f"did not hold within {seconds} s"
-            time.sleep(0.05)
-
-
-StartLab = Callable[..., RunningLab]
+from running import RunningLab, StartLab, mininetes
 
 
 @pytest.fixture(scope="module")

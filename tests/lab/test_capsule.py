@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from conftest import ROOT
+from running import ROOT
 
 from topo import capsule, system
 from topo.cluster.errors import PlatformError

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import MANIFESTS, RunningLab, StartLab, mininetes
+from running import MANIFESTS, RunningLab, StartLab, mininetes
 
 from topo import platform
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RunningLab, StartLab
+from running import RunningLab, StartLab
 from test_rootless import OPEN_TUN, PYTHON, Run, as_nobody
 
 __all__ = ["as_nobody"]  # a fixture

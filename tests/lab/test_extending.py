@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import MANIFESTS, ROOT, RunningLab, StartLab, mininetes
+from running import MANIFESTS, ROOT, RunningLab, StartLab, mininetes
 
 EXAMPLES = re.findall(r"```python\n(\"\"\"(\w+):.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, RunningLab, StartLab, mininetes
+from running import ROOT, RunningLab, StartLab, mininetes
 from test_rootless import OPEN_TUN, PYTHON, Run, as_nobody
 
 from scenarios.lab.socket import ask

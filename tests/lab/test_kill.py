@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MANIFESTS, ROOT
+from running import MANIFESTS, ROOT
 
 ROUNDS = 30
 LAB = """

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, RunningLab, StartLab
+from running import ROOT, RunningLab, StartLab
 
 PODS = """
 apiVersion: v1

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, RunningLab, StartLab, mininetes
+from running import ROOT, RunningLab, StartLab, mininetes
 
 DATA = ROOT / "tests" / "data" / "policy"
 CLIENT = Path(__file__).parent / "policy_client.py"

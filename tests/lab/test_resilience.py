@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import MANIFESTS, ROOT, RunningLab, StartLab
+from running import MANIFESTS, ROOT, RunningLab, StartLab
 
 CNIS = ("flannel", "calico")
 CONNECTIONS = """

@@ -10,7 +10,7 @@ import sysconfig
 from collections.abc import Callable
 
 import pytest
-from conftest import MANIFESTS, ROOT
+from running import MANIFESTS, ROOT
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
 PYTHON = "/usr/bin/python3"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import MANIFESTS, RunningLab, StartLab, mininetes
+from running import MANIFESTS, RunningLab, StartLab, mininetes
 
 LAB = """
 kind: Cluster

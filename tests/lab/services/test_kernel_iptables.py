@@ -1,0 +1,5 @@
+"""Every case in mode kernel-iptables."""
+
+from services.cases import *  # noqa: F403
+
+MODE = "kernel-iptables"

@@ -1,0 +1,5 @@
+"""Every case in mode kernel-nftables."""
+
+from services.cases import *  # noqa: F403
+
+MODE = "kernel-nftables"

@@ -1,0 +1,119 @@
+"""How each scheduler of the ipvs modes chooses, by real connections."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from services.conftest import permanent, started
+from services.world import HTTP, NODE_IPS, World, endpoints, ip, node_port, pod, service
+
+MODE = "ipvs"
+MODES = ("ipvs", "kernel-ipvs")
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq", "mh")
+NAMES = ["w-1", "w-2", "w-3"]
+WEIGHTS = {"mininetes.dev/weights": '{"w-1": 3, "w-2": 2, "w-3": 1}'}
+EVEN = service("even", 101, "w", [node_port(HTTP, 31010)], type="NodePort", externalTrafficPolicy="Local")
+WEIGHED = service("weighed", 102, "w", meta={"annotations": WEIGHTS})
+CLIENTS = [f"203.0.113.{i}" for i in range(1, 121)]
+
+
+def of(*schedulers: str) -> Any:
+    """Runs a case with each of these schedulers, in both modes."""
+    pairs = [pytest.param((mode, name), id=f"{mode}-{name}") for mode in MODES for name in schedulers]
+    return pytest.mark.parametrize("world", pairs, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    mode, scheduler = request.param
+    # All on one node, so that clients outside are seen as they are.
+    things = [*permanent(), EVEN, WEIGHED, service("changes", 103, ""), *(pod(name, 1, "w") for name in NAMES)]
+    with started(mode, {"scheduler": scheduler}, things, tmp_path_factory.mktemp(f"{mode}-{scheduler}")) as made:
+        yield made
+
+
+@of(*SCHEDULERS)
+def test_every_endpoint_of_a_service_serves_and_no_other(world: World) -> None:
+    seen = set(world.at("c0").who(("tcp", ip(101), 80), n=60))
+    seen |= set(world.at("client").who(("tcp", NODE_IPS[1], 31010), n=60, sources=CLIENTS))
+    assert seen <= set(NAMES) and (seen == set(NAMES) or world.scheduler == "dh")
+
+
+@of(*SCHEDULERS)
+def test_new_connections_work_without_the_controller(world: World) -> None:
+    world.ask("controller", action="stop")
+    try:
+        seen = set(world.at("c1").who(("tcp", ip(101), 80), n=60))
+        seen |= set(world.at("client").who(("tcp", NODE_IPS[1], 31010), n=60, sources=CLIENTS))
+        assert seen <= set(NAMES) and (seen == set(NAMES) or world.scheduler == "dh")
+    finally:
+        world.ask("controller", action="start")
+
+
+@of("rr", "wrr")
+def test_turns_are_exact(world: World) -> None:
+    found = world.at("c0").who(("tcp", ip(101), 80), n=60)
+    assert sorted(found[:3]) == NAMES and found == found[:3] * 20
+    found = world.at("c0").who(("tcp", ip(102), 80), n=60)
+    # ip_vs_wrr: whose weight reaches 3, then 2, then 1.
+    once = ["w-1", "w-1", "w-2", "w-1", "w-2", "w-3"] if world.scheduler == "wrr" else NAMES
+    turns = [(once * 40)[i : i + 60] for i in range(len(once))]
+    assert found in turns
+
+
+@of("sh", "mh")
+def test_a_source_keeps_its_endpoint_and_sources_spread(world: World) -> None:
+    target = ("tcp", NODE_IPS[1], 31010)
+    first, second = (world.at("client").who(target, n=len(CLIENTS), sources=CLIENTS) for _ in range(2))
+    assert first == second
+    seen = Counter(first)
+    # Each third of 120, give or take what chance would: four standard deviations.
+    assert set(seen) == set(NAMES) and all(19 <= n <= 61 for n in seen.values()), seen
+
+
+@of("mh")
+def test_a_removed_endpoint_moves_its_own_sources_only(world: World) -> None:
+    target = ("tcp", NODE_IPS[1], 31030)
+    spec = service("changes", 103, "", [node_port(HTTP, 31030)], type="NodePort", externalTrafficPolicy="Local")
+    found = [{"addresses": [world.ips[n]], "nodeName": "worker"} for n in NAMES]
+    world.apply(spec, endpoints("changes", *found))
+    world.at("client").until(target, NAMES)
+    before = world.at("client").who(target, n=len(CLIENTS), sources=CLIENTS)
+    world.apply(endpoints("changes", *found[:2]))
+    world.eventually(lambda: "w-3" not in world.at("client").who(target, n=40, sources=CLIENTS))
+    after = world.at("client").who(target, n=len(CLIENTS), sources=CLIENTS)
+    assert [a for a, b in zip(after, before, strict=True) if b != "w-3"] == [b for b in before if b != "w-3"]
+    assert Counter(a for a, b in zip(after, before, strict=True) if b == "w-3").keys() == {"w-1", "w-2"}
+    world.apply(endpoints("changes", *found))
+    world.eventually(lambda: before == world.at("client").who(target, n=len(CLIENTS), sources=CLIENTS))
+
+
+@of("dh")
+def test_a_destination_has_one_endpoint(world: World) -> None:
+    for client in ("c0", "c1", "c2"):
+        assert len(set(world.at(client).who(("tcp", ip(101), 80), n=20))) == 1
+
+
+@of("lc", "wlc", "sed", "nq")
+def test_connections_go_to_whom_has_the_fewest(world: World) -> None:
+    at, names = world.at("c2"), [f"held-{i}" for i in range(12)]
+    shares = {"lc": (4, 4, 4)}.get(world.scheduler, (6, 4, 2))
+    held = at.do("hold", target=("tcp", ip(102), 80), names=names)
+    seen = [held.count(n) for n in NAMES]
+    assert all(abs(a - b) <= 1 for a, b in zip(seen, shares, strict=True)), held
+    # Whoever loses all its connections gets the next ones, once that was counted.
+    gone = [name for name, who in zip(names, held, strict=True) if who == "w-1"]
+    at.do("release", names=gone)
+
+    def follows() -> bool:
+        more = ["more-0", "more-1", "more-2"]
+        found = at.do("hold", target=("tcp", ip(102), 80), names=more)
+        at.do("release", names=more)
+        return bool(found == ["w-1"] * 3)
+
+    world.eventually(follows)
+    at.do("release", names=[n for n in names if n not in gone])
