@@ -10,10 +10,15 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import datapath, services, start
+from benchmarks import datapath, policy, services, start
 from benchmarks.figure import Figure
 
-BENCHMARKS = {"datapath": datapath.figures, "services": services.figures, "start": start.figures}
+BENCHMARKS = {
+    "datapath": datapath.figures,
+    "policy": policy.figures,
+    "services": services.figures,
+    "start": start.figures,
+}
 
 
 def main() -> int:
