@@ -194,7 +194,7 @@ def _rules(config: LabConfig) -> str:
 
     On the userspace datapath the kernel too sees what arrives at the switch's ports; it must take only what the switch
     hands to it. Source: kube-proxy's reject of Services without endpoints; flannel's and Calico's masquerade rules.
-    Set a second time (flush, nft(8)), the rules leave the elements of nodeports alone, which are the agent's.
+    Set a second time (flush, nft(8)), the rules leave the elements of set and map alone, which are the agent's.
     """
     pods, services = config.pod_subnet, config.service_subnet
     return f"""
@@ -229,13 +229,16 @@ def _rules(config: LabConfig) -> str:
         iifname "gw0" ether saddr {wiring.REJECT_MAC} jump refuse
       }}
       set nodeports {{ type inet_proto . inet_service; }}
+      map externals {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
       chain output {{
         type nat hook output priority -100;
         fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport @nodeports dnat to {wiring.NODEPORT_IP}
+        dnat ip to ip daddr . meta l4proto . th dport map @externals
       }}
       chain postrouting {{
         type nat hook postrouting priority 100;
         ip saddr {wiring.HAIRPIN_IP} oifname "br-ex" masquerade
+        oifname "gw0" ip daddr {services} ct status dnat masquerade
         ip saddr {pods} ip daddr != {pods} ip daddr != {services} oifname "br-ex" masquerade
       }}
     }}

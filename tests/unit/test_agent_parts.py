@@ -14,7 +14,7 @@ import views
 
 from controllers.agent.health import checks, reply
 from controllers.agent.neighbours import gratuitous
-from controllers.agent.nodeports import elements, transaction
+from controllers.agent.nodeports import EXTERNALS, NODEPORTS, elements, transaction
 from controllers.announce import announcers
 from controllers.flow.fields import ip_number, ip_text
 from controllers.proxy import userspace
@@ -71,16 +71,19 @@ class TestHealthChecks:
 
 
 class TestNodePorts:
-    def test_every_node_port_is_an_element_once(self) -> None:
+    def test_every_port_and_every_external_address_is_an_element_once(self) -> None:
         udp = replace(views.DNS, node_port=30053)
-        https = replace(views.WEB_TLS, node_port=0, external_ips=(1,))
-        assert elements([local(), udp, https, local()]) == ("tcp . 30080", "udp . 30053")
+        https = replace(views.WEB_TLS, node_port=0, external_ips=(ip_number("192.0.2.1"),))
+        assert elements([local(), udp, https, local()]) == {
+            NODEPORTS: ("tcp . 30080", "udp . 30053"),
+            EXTERNALS: (f"192.0.2.1 . tcp . 443 : {ip_text(https.cluster_ip)} . 443",),
+        }
 
-    def test_the_change_is_one_transaction_and_an_empty_set_is_only_flushed(self) -> None:
-        assert transaction(("tcp . 1", "udp . 2")) == (
+    def test_the_change_is_one_transaction_and_what_is_empty_is_only_flushed(self) -> None:
+        assert transaction({NODEPORTS: ("tcp . 1", "udp . 2"), EXTERNALS: ()}) == (
             "flush set ip mininetes nodeports\nadd element ip mininetes nodeports { tcp . 1, udp . 2 }\n"
+            "flush map ip mininetes externals\n"
         )
-        assert transaction(()) == "flush set ip mininetes nodeports\n"
 
 
 NODES = [views.node(number) for number in range(1, 6)]

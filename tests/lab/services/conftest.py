@@ -74,11 +74,3 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     with started(mode, {}, things, tmp_path_factory.mktemp(mode)) as made:
         made.apply(*(thing for case in CASES for thing in getattr(case, "slices", lambda _: ())(made)))
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _known_failures(request: pytest.FixtureRequest) -> None:
-    """What `fails` says of the module's mode."""
-    marker = request.node.get_closest_marker("fails")
-    if marker is not None and request.module.MODE in marker.args[1]:
-        request.applymarker(pytest.mark.xfail(reason=marker.args[0], strict=True))

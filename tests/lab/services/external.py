@@ -12,7 +12,6 @@ from services.world import (
     NO_ANSWER,
     NODE_IPS,
     World,
-    fails,
     ip,
     node_port,
     pod,
@@ -94,7 +93,6 @@ def test_an_external_address_that_is_no_nodes(lab: World) -> None:
     assert lab.at("c0").who(("tcp", ip(33), 80))[0] in ECHO
 
 
-@fails("the node's kernel does not send what is asked of external addresses to the switch: needs the node's agent")
 @states("external-ip")
 def test_a_node_reaches_an_external_address(lab: World) -> None:
     assert set(lab.at("worker").who(("tcp", "203.0.113.250", 80), n=40, timeout=0.3)) == ECHO

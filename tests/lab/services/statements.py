@@ -11,6 +11,7 @@ import yaml
 FILE = Path(__file__).parents[2] / "data" / "services" / "e2e-statements.yaml"
 # Statements ask by a Service's name in places; here it is its address, and names are tests/lab/test_dns.py's.
 NOT_AS_WRITTEN = {
+    "kubernetes-service": "nothing listens where an API server would; a Service that leads there would be none",
     "restart-apiserver": "the store is the lab's own process, and ends with it",
     "tcp-invalid-dropped": "no segment is made by hand; tests/unit/test_simulate.py holds that invalid ones end",
 }

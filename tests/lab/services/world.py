@@ -33,7 +33,6 @@ AMONG_PODS = tuple((f"10.244.{i}.0", f"10.244.{i}.1") for i in range(len(NODES))
 PODS = ("c0", "c1", "c2", "c3")  # clients, one a node
 ECHO = {"echo-0", "echo-1", "echo-2", "echo-3"}  # servers, one a node
 FLOWS = ("ovs", "iptables", "ipvs")  # modes that leave the node's own kernel alone
-EVERY = (*FLOWS, "userspace", "kernel-iptables", "kernel-nftables", "kernel-ipvs")
 REFUSED = {"refused"}
 NO_ANSWER = {"refused", "timeout"}
 # What chi-square exceeds once in a thousand times by chance, by degrees of freedom.
@@ -43,11 +42,6 @@ CHI_SQUARE = {1: 10.83, 2: 13.82, 3: 16.27}
 def states(*ids: str) -> Callable[[Any], Any]:
     """Says which statements of the e2e suite a case is about (tests/data/services/e2e-statements.yaml)."""
     return pytest.mark.statement(*ids)
-
-
-def fails(reason: str, modes: Sequence[str] = FLOWS) -> Callable[[Any], Any]:
-    """Says that a case cannot hold in these modes, and why; that it suddenly does is an error too."""
-    return pytest.mark.fails(reason, tuple(modes))
 
 
 def pod(name: str, node: int | None = None, app: str = "", **more: Any) -> Object:
