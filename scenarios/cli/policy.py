@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
+import tempfile
 from argparse import ArgumentParser, Namespace
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from scenarios.cli import Command
 from scenarios.cli.common import Progress, console, json_option, lab_option, print_json, progress, table
 from scenarios.cli.inputs import build_options, choices, configure
 from scenarios.lab import session
+from scenarios.lab.child import in_child
 from scenarios.lab.socket import ask
-from scenarios.netpol import cases, policy_text
+from scenarios.netpol import cases, labs, policy_text
 from scenarios.netpol.prober_client import Prober
 from scenarios.netpol.runner import Outcome, Runner
 from topo import labfile
-from topo.cluster.errors import InputError
+from topo.cluster.errors import InputError, UserError
+from topo.config import LabConfig
 from topo.lab import Lab
 
 _NODES = 4
@@ -44,7 +49,7 @@ def _arguments(parser: ArgumentParser) -> None:
     matrix.set_defaults(work=_matrix)
     json_option(matrix)
     check = verbs.add_parser("check", help="run files of cases with real packets, in a lab of their own")
-    check.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="cases (docs/network-policy.md)")
+    check.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="cases (docs/policy.md)")
     check.add_argument("--case", metavar="TEXT", help="only cases whose name contains this")
     build_options(check)
     check.set_defaults(lab="", work=_check)
@@ -87,35 +92,67 @@ def _check(arguments: Namespace) -> int:
     arguments.cni = arguments.cni or "calico"
     config = replace(labfile.default_config(arguments.nodes or _NODES), dns=False)
     arguments.nodes = None
-    plan = session.plan(configure(arguments, config), choices(arguments), [])
-    with progress(arguments.json) as tell:
-        return session.run(plan, lambda lab: _work(lab, every, arguments, tell), tell)
-
-
-def _work(lab: Lab, every: list[cases.Case], arguments: Namespace, tell: Progress) -> int:
-    done: list[Outcome] = []
-    with Prober() as prober:
-        runner = Runner(lab, prober)
-        for number, case in enumerate(every, start=1):
-            tell(f"case {number} of {len(every)}: {case.name}")
-            done.append(runner.run(case))
-    failed = [o for o in done if not o.passed and not o.skipped]
+    config = configure(arguments, config)
+    found: list[_Found] = []
+    with tempfile.TemporaryDirectory(prefix="mininetes-") as folder:
+        for wanted, some in labs.grouped(every, config):
+            file = Path(folder) / "found"
+            status = in_child(partial(_one_lab, wanted, some, arguments, file))
+            if status != 0:
+                return status
+            found.append(pickle.loads(file.read_bytes()))
+    order = {id_: i for i, id_ in enumerate((c.file, c.name) for c in every)}
+    done = sorted((o for f in found for o in f.done), key=lambda o: order[o.case.file, o.case.name])
     if arguments.json:
-        print_json(_data(done, lab))
+        print_json(_data(done, found, config.cni))
     else:
-        _show(done, lab)
+        _show(done)
+        if not found[0].enforces:
+            print(f"mininetes: CNI {config.cni} enforces no policies", file=sys.stderr)
+    failed = [o for o in done if not o.passed and not o.skipped]
     return 1 if failed or not any(o.passed for o in done) else 0
 
 
-def _data(done: list[Outcome], lab: Lab) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one lab came to."""
+
+    done: list[Outcome]
+    enforces: tuple[str, ...]
+    warnings: list[str]
+
+
+def _one_lab(config: LabConfig, some: list[cases.Case], arguments: Namespace, file: Path) -> int:
+    with progress(arguments.json) as tell:
+        try:
+            plan = session.plan(config, choices(arguments), [])
+        except UserError as error:
+            print(f"mininetes: {error}", file=sys.stderr)
+            return 2
+        return session.run(plan, lambda lab: _work(lab, some, file, tell), tell)
+
+
+def _work(lab: Lab, some: list[cases.Case], file: Path, tell: Progress) -> int:
+    done: list[Outcome] = []
+    with Prober() as prober:
+        runner = Runner(lab, prober)
+        for number, case in enumerate(some, start=1):
+            tell(f"case {number} of {len(some)}: {case.name}")
+            done.append(runner.run(case))
+    warnings = sorted({e["message"] for e in lab.store.list("Event") if e["reason"] == "NoEffect"})
+    file.write_bytes(pickle.dumps(_Found(done, lab.parts.enforces, warnings)))
+    return 0
+
+
+def _data(done: list[Outcome], found: list[_Found], cni: str) -> dict[str, object]:
     return {
-        "cni": lab.config.cni,
+        "cni": cni,
         "passed": sum(o.passed for o in done),
         "failed": sum(not o.passed and not o.skipped for o in done),
         "skipped": sum(bool(o.skipped) for o in done),
         "pairs": sum(o.pairs for o in done),
         "seconds": round(sum(o.seconds for o in done), 1),
-        "warnings": sorted({e["message"] for e in lab.store.list("Event") if e["reason"] == "NoEffect"}),
+        "warnings": sorted({text for one in found for text in one.warnings}),
         "cases": [
             {
                 "name": o.case.name,
@@ -135,7 +172,7 @@ def _data(done: list[Outcome], lab: Lab) -> dict[str, object]:
     }
 
 
-def _show(done: list[Outcome], lab: Lab) -> None:
+def _show(done: list[Outcome]) -> None:
     out = console()
     for outcome in done:
         if outcome.skipped:
@@ -154,8 +191,6 @@ def _show(done: list[Outcome], lab: Lab) -> None:
         numbers = len(mine), passed, len(mine) - passed - skipped, skipped, sum(o.pairs for o in mine)
         found.add_row(file, *map(str, numbers), f"{sum(o.seconds for o in mine):.1f}")
     out.print(found)
-    if not lab.parts.enforces:
-        print(f"mininetes: CNI {lab.config.cni} enforces no policies", file=sys.stderr)
 
 
 COMMAND = Command(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from topo.cluster.errors import InputError
 
 Object = dict[str, Any]
 EXTERNAL = "external"
+# Begins the name of a host outside the cluster that has a certain address.
+HOST = "ip:"
 _PLACEHOLDER = re.compile(r"\$\{(ip|cidr):([^/}]+/[^/}]+)(?:/(\d+))?\}")
 
 
@@ -142,22 +144,22 @@ def load(file: Path) -> list[Case]:
         raise InputError(str(file), f"cannot be read: {error.strerror}", "a file of policy cases") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         said = f"is no file of policy cases ({type(error).__name__}: {error})"
-        raise InputError(str(file), said, "the format of docs/network-policy.md") from error
+        raise InputError(str(file), said, "the format of docs/policy.md") from error
 
 
 def _case(data: Object, raw: Object, file: str) -> Case:
     name, source = raw["name"], raw.get("source", "")
     if "pods" in raw:  # k8s-docs: one state
-        cluster = _cluster(raw)
-        steps: list[Step] = [Step({"apply": raw["policies"]}, dict(_probes(raw["probes"])))]
-        return Case(name, source, cluster, tuple(steps), True, file)
+        step = Step({"apply": raw["policies"]}, dict(_probes(raw["probes"])))
+        return Case(name, source, _serving(_cluster(raw), step.scored), (step,), True, file)
     cluster = _cluster(raw.get("cluster") or data["cluster"])
     if "probe" in raw:  # kube-network-policies: one packet
         by_ip = {p.ip: key for key, p in cluster.pods.items()}
         probe = raw["probe"]
-        ends = [by_ip.get(probe[e], f"ip:{probe[e]}") for e in ("from_ip", "to_ip")]
+        ends = [by_ip.get(probe[e], f"{HOST}{probe[e]}") for e in ("from_ip", "to_ip")]
         one = {Probe(ends[0], ends[1], probe["protocol"], probe["port"]): raw["expect"] == "allow"}
-        return Case(name, source, cluster, (Step({"apply": raw["policies"]}, one),), True, file)
+        step = Step({"apply": raw["policies"]}, one)
+        return Case(name, source, _serving(cluster, one), (step,), True, file)
     ports = next(iter(cluster.pods.values())).ports if cluster.pods else ()
     fixed = bool(raw.get("depends_on_pod_ips")) and "cluster" not in raw
     world, done = World.of(cluster), []
@@ -183,6 +185,16 @@ def _cluster(raw: Object) -> Cluster:
             pods[key] = PodSpec(value, common)
     services = {k: _service(s) for k, s in _mapping(raw.get("services")).items()}
     return Cluster(raw["namespaces"], pods, services)
+
+
+def _serving(cluster: Cluster, probes: Iterable[Probe]) -> Cluster:
+    """Pods that also listen, without a name, where they are asked: what is refused must be the policy's doing."""
+    pods = dict(cluster.pods)
+    for probe in probes:
+        pod = pods.get(probe.target)
+        if pod and (probe.protocol, probe.port) not in [p[1:] for p in pod.ports]:
+            pods[probe.target] = replace(pod, ports=(*pod.ports, ("", probe.protocol, probe.port)))
+    return replace(cluster, pods=pods)
 
 
 def _mapping(value: Any) -> Object:

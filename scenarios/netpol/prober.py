@@ -3,6 +3,7 @@
 Standard input: a JSON line {"ends": {name: [pid, address]}, "probes": [[source, target, protocol, port, wanted], ...],
 "quiet": seconds, "limit": seconds}. Standard output: {"reached": [true, ...], "seconds": seconds}.
 
+A name that begins with "ip:" is a host of many addresses: it asks from, and is asked at, the one given.
 wanted: probes that should succeed. It ends once all of these did and nothing else came for `quiet`, or after `limit`.
 SCTP is spoken by hand over raw sockets, INIT and INIT ACK (RFC 9260, sections 3.3.2 and 3.3.3), for many kernels have
 none: whatever comes back from the target is an answer, and where the kernel has no SCTP this process answers, too.
@@ -29,6 +30,7 @@ _TRIES = (0.0, 0.12, 0.35, 0.8)  # datagrams are sent again, as TCP would
 _FIRST_PORT, _LAST_PORT = 33000, 60000
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _INIT, _INIT_ACK = 1, 2
+_HOST = "ip:"
 
 
 def _crc_table() -> list[int]:
@@ -83,7 +85,7 @@ class Round:
 
     def run(self, quiet: float, limit: float) -> None:
         """Send everything, and listen."""
-        names = {p[0] for p in self.probes} | {p[1] for p in self.probes if p[2] == "SCTP"}
+        names = {p[0] for p in self.probes} | {p[1] for p in self.probes if p[2] == "SCTP" or p[1].startswith(_HOST)}
         for name in sorted(names & self.ends.keys()):
             with inside(self.ends[name][0]):
                 self._open(name)
@@ -110,10 +112,15 @@ class Round:
         """Sockets of one pod, in whose namespace this thread is now."""
         mine = [(i, p) for i, p in enumerate(self.probes) if p[0] == name]
         kinds = {p[2] for _, p in mine} | {p[2] for p in self.probes if p[1] == name and p[2] == "SCTP"}
+        own = (self.ends[name][1], 0) if name.startswith(_HOST) else ("", 0)
+        if own[0]:
+            for protocol, port in {(p[2], p[3]) for p in self.probes if p[1] == name}:
+                self._serve(protocol, (own[0], port))
         raw: dict[str, socket.socket] = {}
         for kind, number in (("SCTP", socket.IPPROTO_SCTP), ("ICMP", socket.IPPROTO_ICMP)):
             if kind in kinds:
                 raw[kind] = self._socket(socket.SOCK_RAW, number)
+                raw[kind].bind(own)
                 hear = self._sctp if kind == "SCTP" else self._icmp
                 self._listen(raw[kind], selectors.EVENT_READ, partial(hear, name))
         for index, (_, target, protocol, port, _) in mine:
@@ -122,6 +129,7 @@ class Round:
                 case "TCP":
                     sock = self._socket(socket.SOCK_STREAM)
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                    sock.bind(own)
                     outcome = sock.connect_ex((address, port))
                     if outcome == 0:
                         self._done(index)
@@ -129,6 +137,7 @@ class Round:
                         self._listen(sock, selectors.EVENT_WRITE, partial(self._tcp, index))
                 case "UDP":
                     sock = self._socket(socket.SOCK_DGRAM)
+                    sock.bind(own)
                     with suppress(OSError):  # connected, so that a late answer to another's question is none to this
                         sock.connect((address, port))
                     self._listen(sock, selectors.EVENT_READ, partial(self._udp, index))
@@ -141,6 +150,18 @@ class Round:
                     number = self.numbers()
                     self.raw[name, number, 0] = index
                     self.again.append((raw["ICMP"], echo(number), (address, 0), index))
+
+    def _serve(self, protocol: str, address: tuple[str, int]) -> None:
+        """Be there for who asks this address; the kernel completes TCP's connections by itself."""
+        if protocol == "TCP":
+            sock = self._socket(socket.SOCK_STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(128)
+        elif protocol == "UDP":
+            sock = self._socket(socket.SOCK_DGRAM)
+            sock.bind(address)
+            self._listen(sock, selectors.EVENT_READ, _answer)
 
     def _socket(self, kind: int, protocol: int = 0) -> socket.socket:
         sock = socket.socket(socket.AF_INET, kind, protocol)
@@ -188,6 +209,11 @@ class Round:
         index = self.raw.get((name, target, source))
         if index is not None and packet[12:16] == socket.inet_aton(self.ends[self.probes[index][1]][1]):
             self._done(index)
+
+
+def _answer(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.sendto(*sock.recvfrom(2048))
 
 
 def _received(sock: socket.socket) -> bytes:

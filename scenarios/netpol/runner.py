@@ -11,9 +11,10 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from scenarios.lab import policies
-from scenarios.netpol.cases import EXTERNAL, Case, PodSpec, Probe, World, filled
+from scenarios.netpol import labs
+from scenarios.netpol.cases import EXTERNAL, HOST, Case, PodSpec, Probe, World, filled
 from scenarios.netpol.prober_client import QUIET, Prober
-from topo import fabric, manifests
+from topo import fabric, links, manifests
 from topo.cluster.store import NotFound, Object, key_of
 from topo.cluster.wiring import WANTED_IP
 from topo.control.events import record
@@ -25,6 +26,8 @@ _MARK = "mininetes.dev/policy-case"
 _READY = 60.0
 # How a Service's address is called among the ends of probes.
 _SERVICE = "service:"
+# Services by which hosts outside ask pods: of pod NAMESPACE/NAME the one called NAMESPACE/NAME and this.
+_FROM_OUTSIDE = "-from-outside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Runner:
         if reason:
             return Outcome(case, skipped=reason)
         world = World.of(case.cluster)
-        self._serve(case.cluster.services)
+        self._serve({**case.cluster.services, **_from_outside(case)})
         ports = next((p.ports for p in case.cluster.pods.values()), ())
         self._become(world)
         differences: list[Difference] = []
@@ -80,13 +83,15 @@ class Runner:
 
     def _unfit(self, case: Case) -> str:
         """Why this lab cannot run the case, or ""."""
-        networks = [n.pod_cidr for n in self.lab.nodes.values()]
-        fixed = [IPv4Address(p.ip) for p in case.cluster.pods.values() if p.ip]
-        if case.needs_addresses and not all(any(ip in n for n in networks) for ip in fixed):
+        if not labs.fits(case, [n.pod_cidr for n in self.lab.nodes.values()]):
             return "its expectations hold only for addresses that no node of this lab has"
+        config = self.lab.config
+        own = config.pod_subnet, config.service_subnet, config.node_subnet
         ends = {end for s in case.steps for p in s.scored for end in (p.source, p.target)}
-        elsewhere = sorted(e for e in ends if e.startswith("ip:"))
-        return f"there is no machine with address {elsewhere[0][3:]}" if elsewhere else ""
+        for end in sorted(e for e in ends if e.startswith(HOST)):
+            if any(IPv4Address(end.removeprefix(HOST)) in network for network in own):
+                return f"{end.removeprefix(HOST)} is no address outside this lab"
+        return ""
 
     def _become(self, world: World) -> None:
         """Make the lab's objects those of the world, changing only what differs; returns when all is in force."""
@@ -109,6 +114,8 @@ class Runner:
                 store.create(pod)
         self.lab.wait_ready(_READY)
         addresses = {_name(p): p["status"]["podIP"] for p in store.list("Pod") if p.get("status", {}).get("podIP")}
+        for key, address in addresses.items():
+            self._answer(key, address)
         wanted = [_loaded(filled(policy, addresses)) for policy in world.policies.values()]
         keys = {key_of(policy) for policy in wanted}
         for kind in policies.KINDS:
@@ -133,6 +140,27 @@ class Runner:
             namespace, name = key.split("/")
             meta = {"name": name, "namespace": namespace, "annotations": {_MARK: "true"}}
             store.apply(_loaded({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": dict(spec)}))
+
+    def _answer(self, key: str, address: str) -> None:
+        """The pod alone is the endpoint of the Service by which hosts outside ask it, if there is one."""
+        namespace, name = key.split("/")
+        service = self.lab.store.get("Service", namespace, name + _FROM_OUTSIDE)
+        pod = self.lab.store.get("Pod", namespace, name)
+        if service is None or pod is None:
+            return
+        meta = service["metadata"]
+        labels = {"kubernetes.io/service-name": meta["name"]}
+        ports = [{k: p[k] for k in ("name", "port", "protocol")} for p in service["spec"]["ports"]]
+        self.lab.store.apply(
+            {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {"name": meta["name"], "namespace": namespace, "labels": labels},
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": [address], "nodeName": pod["spec"]["nodeName"]}],
+                "ports": ports,
+            }
+        )
 
     def _pod(self, key: str, spec: PodSpec) -> Object:
         namespace, name = key.split("/")
@@ -206,7 +234,13 @@ class Runner:
 
     def _way(self, probe: Probe) -> Probe:
         """A client outside the cluster comes in by the Service's LoadBalancer address."""
-        service = self.lab.store.get("Service", *probe.target.split("/")) if probe.source == EXTERNAL else None
+        if probe.source == EXTERNAL:
+            name = probe.target
+        elif probe.source.startswith(HOST):
+            name = probe.target + _FROM_OUTSIDE
+        else:
+            return probe
+        service = self.lab.store.get("Service", *name.split("/"))
         given = (service or {}).get("status", {}).get("loadBalancer", {}).get("ingress", [])
         if service is None or not given:
             return probe
@@ -219,8 +253,30 @@ class Runner:
         if name == EXTERNAL:
             host = self.lab.outside[fabric.CLIENT]
             return int(host.pid), str(fabric.WORLD_NETWORK[10])
+        if name.startswith(HOST):
+            host = self.lab.outside[fabric.CLIENT]
+            links.own(host.pid, f"{name.removeprefix(HOST)}/32")
+            return int(host.pid), name.removeprefix(HOST)
         sandbox = self.lab.kubelet.sandboxes[name]
         return sandbox.pid, str(sandbox.ip)
+
+
+def _from_outside(case: Case) -> dict[str, Object]:
+    """A Service a pod that hosts of certain addresses ask; externalTrafficPolicy Local, so that it sees them."""
+    asked: dict[str, set[tuple[str, int]]] = {}
+    for probe in (p for step in case.steps for p in step.scored if p.source.startswith(HOST)):
+        asked.setdefault(probe.target, set()).add((probe.protocol, probe.port))
+    return {
+        f"{pod}{_FROM_OUTSIDE}": {
+            "type": "LoadBalancer",
+            "externalTrafficPolicy": "Local",
+            "ports": [
+                {"name": f"p{port}-{protocol.lower()}", "port": port, "targetPort": port, "protocol": protocol}
+                for protocol, port in sorted(ports)
+            ],
+        }
+        for pod, ports in asked.items()
+    }
 
 
 def _loaded(policy: Object) -> Object:

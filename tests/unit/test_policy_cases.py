@@ -8,7 +8,9 @@ import policy_world
 import pytest
 
 from controllers.policy.evaluate import judge
+from scenarios.netpol import labs
 from scenarios.netpol.cases import Case, World, load
+from topo import fabric, labfile
 
 DATA = Path(__file__).parents[1] / "data" / "policy"
 FILES = sorted(DATA.rglob("*.json"))
@@ -35,3 +37,18 @@ def test_every_case_scores_something() -> None:
     assert all(step.scored for case in CASES for step in case.steps)
     assert len(CASES) == 30 + 60 + 26 + 3 + 48 * 2 + 20 + 15
     assert sum(len(step.scored) for case in CASES for step in case.steps) > 40_000
+
+
+def test_cases_of_other_addresses_get_a_lab_of_theirs() -> None:
+    config = labfile.default_config(4)
+    own, other = labs.grouped(CASES, config)
+    assert own[0] is config
+    assert {case.file for case in other[1]} == {"cases.json"} and len(other[1]) == 20 + 3
+    networks = [fabric.pod_cidr(other[0], i) for i in range(4)]
+    assert str(other[0].pod_subnet) == "192.168.0.0/16" and str(networks[3]) == "192.168.192.0/18"
+    assert all(labs.fits(case, networks) for case in other[1])
+
+
+def test_a_pod_listens_where_it_is_asked() -> None:
+    (case,) = (c for c in CASES if c.name == "multiport allow egress port")
+    assert ("", "TCP", 30080) in case.cluster.pods["bar/b"].ports
