@@ -285,10 +285,22 @@ class _Run:
     def _commit(self, connection: Connection, nat: a.Nat | None) -> None:
         protocol, source, source_port, target, target_port = connection.original
         if nat is not None and nat.kind == "src":
-            source, source_port = nat.ip, nat.port or source_port
+            source = nat.ip
+            if nat.port and not nat.port <= source_port <= nat.last_port:
+                free = (
+                    port
+                    for port in range(nat.port, nat.last_port + 1)
+                    if (connection.zone, (protocol, target, target_port, source, port)) not in self.switch.connections
+                )
+                source_port = next(free)
         elif nat is not None and nat.kind == "dst":
             target, target_port = nat.ip, nat.port or target_port
-        connection.reply = _mirror((protocol, source, source_port, target, target_port))
+        translated = protocol, source, source_port, target, target_port
+        if nat is not None and nat.kind and translated == connection.original:
+            # Open vSwitch 3.1's userspace conntrack ends its process when such a connection has timed out and is asked
+            # for again (conntrack.c, conn_update_state: its own second entry is taken for the first).
+            raise NotUnderstood(f"a translation of {connection.original} to itself")
+        connection.reply = _mirror(translated)
         for key in (connection.original, connection.reply):
             other = self.switch.connections.setdefault((connection.zone, key), connection)
             if other is not connection:

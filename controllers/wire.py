@@ -248,8 +248,10 @@ _NXAST_CT, _NXAST_NAT = 35, 36
 
 def _ct_nat(ct: a.Ct, nat: a.Nat) -> bytes:
     """NXAST_CT with NXAST_NAT alone inside it: what every endpoint of every Service has (nicira-ext.h)."""
-    present = (0x1 if nat.kind else 0) | (0x10 if nat.port else 0)  # NX_NAT_RANGE_IPV4_MIN, _PROTO_MIN
-    ranges = (struct.pack("!I", nat.ip) if nat.kind else b"") + (struct.pack("!H", nat.port) if nat.port else b"")
+    # NX_NAT_RANGE_IPV4_MIN, _PROTO_MIN, _PROTO_MAX
+    present = (0x1 if nat.kind else 0) | (0x10 if nat.port else 0) | (0x20 if nat.last_port else 0)
+    ranges = struct.pack("!I", nat.ip) if nat.kind else b""
+    ranges += b"".join(struct.pack("!H", port) for port in (nat.port, nat.last_port) if port)
     flags = {"": 0, "src": 1, "dst": 2}[nat.kind]
     size = 16 + len(ranges)
     padded = size + -size % 8
@@ -383,4 +385,6 @@ def _nat(nat: a.Nat) -> Any:
     ranges: dict[str, Any] = {"range_ipv4_min": f.ip_text(nat.ip)} if nat.kind else {}
     if nat.port:
         ranges["range_proto_min"] = nat.port
+    if nat.last_port:
+        ranges["range_proto_max"] = nat.last_port
     return parser.NXActionNAT(flags=flags, **ranges)

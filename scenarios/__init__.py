@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 # This file is imported by every verb; what it names only in types would take half a second to import.
 if TYPE_CHECKING:
     from scenarios.measure.place import Place
+    from scenarios.report.curves import Curves
     from scenarios.report.results import Measurement, Samples, TextTable
     from topo.cluster.store import Object
     from topo.config import LabConfig
@@ -41,10 +42,14 @@ class Outcome:
     notes: Sequence[str] = ()
     tables: Sequence[TextTable] = ()
     failed: Sequence[str] = ()
+    curves: Sequence[Curves] = ()
 
 
 class Scenario(Protocol):
-    """What a scenario must be: one lab, and what is done in it."""
+    """What a scenario must be: one lab, and what is done in it.
+
+    It may have options, name -> default as text, which --option changes; LabConfig.scenario has what was chosen.
+    """
 
     name: str
     description: str

@@ -59,6 +59,7 @@ class LabConfig:
     ingress: run an Ingress controller from the start; else one runs only if the manifests have an Ingress for it.
     dns: run the cluster's DNS, at the tenth address of service_subnet.
     dns_upstream: ADDRESS[:PORT] of the resolver asked for names outside the cluster; "" for the machine `client`.
+    scenario: what was asked of the scenario that the lab is for, by its options' names.
     """
 
     nodes: tuple[NodeConfig, ...]
@@ -78,3 +79,4 @@ class LabConfig:
     ingress: bool = False
     dns: bool = True
     dns_upstream: str = ""
+    scenario: Mapping[str, str] = field(default_factory=dict)

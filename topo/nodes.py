@@ -161,6 +161,8 @@ def configure_stack(node: Node, config: LabConfig, network: PodNetwork, mtu: int
     links.sysctl(
         pid,
         net__ipv4__ip_forward="1",
+        # The kernel's default; clients that the switch hides behind the node get lower ones.
+        net__ipv4__ip_local_port_range="32768 60999",
         net__ipv4__conf__all__rp_filter="0",
         net__ipv4__conf__default__rp_filter="0",
         # The switch gives back what the node sends to a Service without endpoints; its source is the node itself.

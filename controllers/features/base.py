@@ -29,6 +29,8 @@ from controllers.flow.program import Fragment, MatchItem, Writer, match
 from controllers.state import Node, NodeView
 from topo.cluster.wiring import GATEWAY_PORT, HAIRPIN_IP, NODEPORT_IP, REJECT_MAC, TUNNEL_PORT, UPLINK_PORT
 
+# Ports of clients that bear the node's own address.
+BEHIND_NODE = (1024, 32767)
 # The MAC by which the node's own kernel addresses pods: it is answered for every address asked from gw0.
 ROUTER_MAC = f.mac_number("0a:58:00:00:00:01")
 
@@ -167,20 +169,17 @@ def _gateway(node: Node) -> Fragment:
         match("ip", nw_dst=node.gateway_ip),
         Ct(SNAT_ZONE, t.after(t.UN_SNAT), nat=Nat()),
     )
-    # The node's own connections bear that address from the start. They pass the same zone as those behind it, which
-    # gives one of two that have the same port number at the same server another.
-    own: dict[str, Any] = {"PktSource": f.FROM_GATEWAY, "nw_src": node.gateway_ip}
-    remember = Ct(ZONE, t.after(t.CONNTRACK_COMMIT), commit=True, mark=ALLOWED | MASQUERADED)
-    for state in ({"ct_state": "+new+trk"}, {"ct_state": "-new+est+trk", "ct_mark": (0, ALLOWED)}):
-        wanted: dict[str, Any] = {**state, **own}
-        w.flow(t.CONNTRACK_COMMIT, t.NORMAL + 1, match("ip", **wanted), remember)
     masqueraded = {"ct_mark": (MASQUERADED, MASQUERADED)}
-    hide = Nat("src", node.gateway_ip)
+    # The node's own connections bear that address from the start, and ports of the kernel's range (32768 to 60999);
+    # clients behind it get others, or two with one port number would meet at their server.
+    hide = Nat("src", node.gateway_ip, *BEHIND_NODE)
     # What goes to the kernel would be taken for its own if it bore its own address.
     hide_from_kernel = Nat("src", f.ip_number(HAIRPIN_IP))
-    for priority, fields, nat in ((t.LOW + 1, {"OutPort": GATEWAY_PORT}, hide_from_kernel), (t.LOW, {}, hide)):
-        new: dict[str, Any] = {"ct_state": "+new+trk", **masqueraded, **fields}
-        w.flow(t.SNAT, priority, match("ip", **new), Ct(SNAT_ZONE, t.after(t.SNAT), True, nat))
+    new: dict[str, Any] = {"ct_state": "+new+trk", **masqueraded}
+    to_kernel = Ct(SNAT_ZONE, t.after(t.SNAT), True, hide_from_kernel)
+    w.flow(t.SNAT, t.LOW + 2, match("ip", **new, OutPort=GATEWAY_PORT), to_kernel)
+    w.flow(t.SNAT, t.LOW + 1, match("ip", **new, nw_src=node.gateway_ip), Goto(t.after(t.SNAT)))
+    w.flow(t.SNAT, t.LOW, match("ip", **new), Ct(SNAT_ZONE, t.after(t.SNAT), True, hide))
     w.flow(
         t.SNAT,
         t.LOW,

@@ -78,16 +78,21 @@ class DecTtl:
 
 @dataclass(frozen=True, slots=True)
 class Nat:
-    """Network address translation inside Ct: restore what the connection has, or set a new source or destination."""
+    """Network address translation inside Ct: restore what the connection has, or set a new source or destination.
+
+    port: 0 for the connection's own; with last_port, one of a range, its own if that is in it.
+    """
 
     kind: str = ""  # "", "src" or "dst"
     ip: int = 0
     port: int = 0
+    last_port: int = 0
 
     def __str__(self) -> str:
         if not self.kind:
             return "nat"
-        return f"nat({self.kind}={ip_text(self.ip)}{f':{self.port}' if self.port else ''})"
+        ports = f":{self.port}" + (f"-{self.last_port}" if self.last_port else "") if self.port else ""
+        return f"nat({self.kind}={ip_text(self.ip)}{ports})"
 
 
 @dataclass(frozen=True, slots=True)

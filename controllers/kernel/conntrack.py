@@ -1,6 +1,7 @@
-"""Forgets the connections of datagrams whose endpoint is gone: conntrack would go on with them for ever.
+"""Forgets connections of datagrams that rules would translate otherwise now: conntrack would go on with them for ever.
 
-Source: kube-proxy's conntrack cleanup (CleanStaleEntries): UDP only, by the address asked and the endpoint.
+Source: kube-proxy's conntrack cleanup (CleanStaleEntries): UDP only; those to an endpoint that is gone, and those to an
+address that had no endpoint, which were not translated at all.
 """
 
 from __future__ import annotations
@@ -21,19 +22,29 @@ class StaleDatagrams:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._held: frozenset[Way] = frozenset()
+        self._held: frozenset[Way] | None = None
 
     def sync(self, view: NodeView) -> None:
-        """Forget what followed a translation that is no more."""
+        """Forget what followed a translation that is no more, or none where there is one now."""
         wanted = translations(view)
-        for address, port, endpoint in sorted(self._held - wanted):
-            where = ["--orig-dst", ip_text(address), "--orig-port-dst", str(port), "--dst-nat", ip_text(endpoint)]
-            with suppress(RuntimeError):  # conntrack(8) fails where there was nothing to forget
-                run(self._pid, "conntrack", "-D", "-p", "udp", *where)
+        held = wanted if self._held is None else self._held
+        for address, port, endpoint in sorted(held - wanted):
+            self._forget(address, port, "--dst-nat", ip_text(endpoint))
+        for address, port in sorted(_asked(wanted) - _asked(held)):
+            self._forget(address, port)
         self._held = wanted
+
+    def _forget(self, address: int, port: int, *more: str) -> None:
+        where = ["--orig-dst", ip_text(address), "--orig-port-dst", str(port), *more]
+        with suppress(RuntimeError):  # conntrack(8) fails where there was nothing to forget
+            run(self._pid, "conntrack", "-D", "-p", "udp", *where)
 
     def close(self) -> None:
         """Nothing runs."""
+
+
+def _asked(ways: frozenset[Way]) -> set[tuple[int, int]]:
+    return {(address, port) for address, port, _ in ways}
 
 
 def translations(view: NodeView) -> frozenset[Way]:

@@ -130,7 +130,9 @@ class Datagrams(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, client: Address) -> None:
         """To the client's endpoint, which is chosen with its first datagram."""
         known = self._clients.get(client)
-        if known is None or known.ended:
+        if known is None or known.ended or known.endpoint not in self._chosen.endpoints:
+            if known is not None:
+                known.end()
             known = self._backend(client)
             if known is None:
                 return
@@ -156,7 +158,7 @@ class Backend:
 
     def __init__(self, front: Datagrams, client: Address, endpoint: Address) -> None:
         self.ended = False
-        self._front, self._client, self._endpoint = front, client, endpoint
+        self._front, self._client, self.endpoint = front, client, endpoint
         self._loop = asyncio.get_running_loop()
         self._used = self._loop.time()
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -182,7 +184,7 @@ class Backend:
         except BlockingIOError:
             return
         except OSError:  # nobody listens there
-            self._end()
+            self.end()
             return
         self._used = self._loop.time()
         self._front.transport.sendto(data, self._client)
@@ -192,9 +194,10 @@ class Backend:
         if left > 0:
             self._loop.call_later(left, self._look)
         else:
-            self._end()
+            self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Forget the client."""
         if not self.ended:
             self.ended = True
             self._loop.remove_reader(self._sock)

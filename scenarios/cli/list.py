@@ -7,6 +7,7 @@ from pathlib import Path
 
 import scenarios
 from controllers.registry import discover
+from scenarios import Scenario
 from scenarios.cli import Command
 from scenarios.cli.common import console, json_option, print_json, table
 from scenarios.lab import assemble
@@ -22,7 +23,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     found = {
-        "scenarios": {n: s.description for n, s in discover(scenarios, "SCENARIO", arguments.plugins).items()},
+        "scenarios": {n: _scenario(s) for n, s in discover(scenarios, "SCENARIO", arguments.plugins).items()},
         **assemble.names(arguments.plugins),
         "kernel": {f.part: f"{'yes' if f.there else 'no'}: {f.needed}" for f in platform.findings()},
         "labs": dict.fromkeys(running(), "running"),
@@ -40,6 +41,12 @@ def _run(arguments: Namespace) -> int:
         out.print(shown if entries else f"{title}: none")
         out.print()
     return 0
+
+
+def _scenario(found: Scenario) -> str:
+    options = getattr(found, "options", {})
+    shown = "; ".join(f"--option {key}={value}" for key, value in options.items())
+    return f"{found.description} ({shown})" if shown else found.description
 
 
 COMMAND = Command(

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from scenarios import Comparison, Context, Outcome, Scenario, Variant
 from scenarios.cli import Command
 from scenarios.cli.common import Progress, console, json_option, print_json, progress
 from scenarios.cli.inputs import build_options, choices, configure, read
-from scenarios.lab import session
+from scenarios.lab import options, session
 from scenarios.measure.environment import environment
 from scenarios.report import results, tables
 from topo.cluster.errors import InputError, UserError
@@ -44,6 +44,9 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="where to save (default: results)"
     )
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the scenario; may repeat"
+    )
     build_options(parser)
     parser.set_defaults(lab="")
     json_option(parser)
@@ -56,7 +59,8 @@ def _run(arguments: Namespace) -> int:
     scenario: Scenario | Comparison = choose(found, arguments.scenario, "scenario", "run")
     arguments.lab = arguments.lab or scenario.name
     config, objects, _ = read(arguments.files)
-    config = configure(arguments, config)
+    wanted = options.merge(scenario.name, getattr(scenario, "options", {}), arguments.option)
+    config = replace(configure(arguments, config), scenario=wanted)
     if hasattr(scenario, "variants"):
         return _compare(cast(Comparison, scenario), config, objects, arguments)
     config, own = scenario.plan(config)
@@ -171,6 +175,7 @@ def _save(
         measurements=tuple(outcome.measurements),
         notes=(*outcome.notes, *(f"Not as expected: {text}" for text in outcome.failed)),
         tables=tuple(outcome.tables),
+        curves=tuple(outcome.curves),
     )
     folder = results.write(result, outcome.samples, arguments.results)
     _give_to_caller(folder)
@@ -180,7 +185,7 @@ def _save(
         out = console()
         for own in tables.text_tables(result):
             out.print(own)
-        out.print(tables.table(result))
+        out.print(tables.notes(result) if result.tables else tables.table(result))
         if costs := tables.cost_table(result):
             out.print(costs)
         out.print(f"saved in {folder}/: result.json, samples.csv, report.md, plots")

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scenarios.measure.stats import RepeatSummary, Spread, Summary
+from scenarios.report import curves
 from scenarios.report import tables as report
+from scenarios.report.curves import Curves
 from topo.cluster.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Result:
     measurements: tuple[Measurement, ...]
     notes: tuple[str, ...] = ()
     tables: tuple[TextTable, ...] = ()
+    curves: tuple[Curves, ...] = ()
     schema: str = SCHEMA
 
 
@@ -89,6 +92,9 @@ def write(result: Result, samples: Iterable[Samples], folder: Path) -> Path:
         (begun / "result.json").write_text(json.dumps(asdict(result), indent=2) + "\n")
         _write_samples(samples, begun / "samples.csv")
         plots = [begun / name for name, draw in PLOTS.items() if draw(result, begun / name)]
+        for one in result.curves:
+            curves.draw(one, begun / one.file, SCHEMA)
+            plots.append(begun / one.file)
         (begun / "report.md").write_text(report.markdown(result, plots=[plot.name for plot in plots]))
         begun.chmod(0o755)  # mkdtemp makes it private.
         return _rename_to_free(begun, folder / folder_name(result))
@@ -112,7 +118,9 @@ def read(folder: Path) -> Result:
     try:
         measurements = tuple(_measurement(one) for one in document.pop("measurements"))
         tables = tuple(_table(one) for one in document.pop("tables", ()))
-        return Result(measurements=measurements, notes=tuple(document.pop("notes")), tables=tables, **document)
+        drawn = tuple(curves.read(one) for one in document.pop("curves", ()))
+        notes = tuple(document.pop("notes"))
+        return Result(measurements=measurements, notes=notes, tables=tables, curves=drawn, **document)
     except (KeyError, TypeError, AttributeError) as problem:
         raise InputError(str(path), f"does not fit {SCHEMA} ({problem})") from None
 

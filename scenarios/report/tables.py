@@ -145,6 +145,11 @@ def table(result: Result) -> Table:
     return shown
 
 
+def notes(result: Result) -> str:
+    """What a reader of the scenario's own tables must know."""
+    return "\n".join((shaping(result.lab), *result.notes))
+
+
 def text_tables(result: Result) -> list[Table]:
     """The scenario's own tables for a terminal."""
     found = []

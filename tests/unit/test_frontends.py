@@ -142,14 +142,15 @@ def test_every_connection_of_a_service_with_affinity_is_a_decision_of_its_own(mo
         assert places and places[0] < last, flow.text()
 
 
-@pytest.mark.parametrize("to", [STICKY.cluster_ip, A.ip])
-def test_the_nodes_own_connections_pass_the_zone_of_those_behind_its_address(to: int) -> None:
+def test_clients_behind_a_node_get_ports_that_its_own_connections_never_have() -> None:
     """Else two of the same port number meet at their server, and the answers of one go to the other."""
-    view = served("ovs", {STICKY.key: STICKY})
+    view = served("ovs", {BALANCED.key: replace(BALANCED, source_ranges=(), external_local=False)})
     switch = Switch(program_of(view))
-    assert switch.run(from_node(to, 80)).outputs
-    zones = {zone for zone, key in switch.connections if key[1] == NODE.gateway_ip and key[2] == 40000}
-    assert zones == {ZONE, SNAT_ZONE}
+    assert switch.run(from_node(LB, 80)).outputs
+    assert {zone for zone, key in switch.connections if key[1] == NODE.gateway_ip and key[2] == 40000} == {ZONE}
+    assert switch.run(packet(LB, 80, "203.0.113.9")).outputs
+    hidden = [key for zone, key in switch.connections if zone == SNAT_ZONE and key[3] == NODE.gateway_ip]
+    assert hidden and all(1024 <= key[4] <= 32767 for key in hidden)
 
 
 def test_services_without_node_dependent_parts_share_one_fragment_among_nodes() -> None:

@@ -140,9 +140,9 @@ def learn_of(read: Any, tables: dict[int, t.Table]) -> a.Learn:
 
 
 def nat_of(read: Any) -> a.Nat:
-    assert not (read.range_ipv4_max or read.range_ipv6_min or read.range_ipv6_max or read.range_proto_max)
+    assert not (read.range_ipv4_max or read.range_ipv6_min or read.range_ipv6_max)
     ip = f.ip_number(read.range_ipv4_min) if read.range_ipv4_min else 0
-    return a.Nat({0: "", 1: "src", 2: "dst"}[read.flags], ip, read.range_proto_min or 0)
+    return a.Nat({0: "", 1: "src", 2: "dst"}[read.flags], ip, read.range_proto_min or 0, read.range_proto_max or 0)
 
 
 def match_of(read: Any) -> set[MatchItem]:
@@ -204,6 +204,8 @@ ACTIONS = [
     a.Ct(a.ZONE, t.DROP, nat=a.Nat()),
     a.Ct(a.ZONE, t.DROP, commit=True, nat=a.Nat("dst", 0x0A000001, 8080)),
     a.Ct(a.ZONE, t.DROP, commit=True, nat=a.Nat("src", 0x0A000001)),
+    a.Ct(a.ZONE, t.DROP, commit=True, nat=a.Nat("src", 0x0A000001, 1024, 32767)),
+    a.Ct(a.ZONE, t.DROP, commit=True, nat=a.Nat("src", 0x0A000001, 1024, 32767), mark=a.ALLOWED),
     a.Ct(a.ZONE, t.DROP, commit=True, nat=a.Nat("src", 1), mark=a.ALLOWED),
     a.Ct(a.ZONE, t.DROP, commit=True, mark=0x6),
     a.Copy(f.HAIRPIN, FLAG),

@@ -71,7 +71,8 @@ def test_with_policy_local_the_endpoints_node_answers_and_the_client_is_seen(lab
     address = address_of(lab, "lb-local")
     assert announcer(lab, address) == "worker2"
     answers = lab.at("client").ask(("tcp", address, 80), n=10, sources=[OUTSIDE])
-    assert {(a["pod"], a["client"]) for a in answers} == {("lb-local", OUTSIDE)}
+    assert {a["pod"] for a in answers} == {"lb-local"}
+    assert {a["client"] for a in answers} <= lab.seen(OUTSIDE, NODES.index("worker2"))
     assert lab.at("c0").who(("tcp", address, 80), n=3) == ["lb-local"] * 3
 
 

@@ -87,9 +87,9 @@ def test_ports_of_a_service_may_be_added_and_removed(lab: World) -> None:
 
 @states("source-ip-clusterip")
 def test_a_server_sees_the_client_pod_itself(lab: World) -> None:
-    for client in ("c0", "c1", "c2", "c3"):
+    for node, client in enumerate(("c0", "c1", "c2", "c3")):
         answers = lab.at(client).ask(("tcp", ip(1), 80), ("udp", ip(1), 80), n=8)
-        assert {a["client"] for a in answers} == {lab.ips[client]}
+        assert {a["client"] for a in answers} <= lab.seen(lab.ips[client], node)
         assert {a["pod"] for a in answers} <= ECHO
 
 

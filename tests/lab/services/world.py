@@ -106,6 +106,10 @@ class World:
         """Whether connections go to endpoints in turn; else by chance, or by a hash of each."""
         return self.mode == "userspace" or (self.mode in ("ipvs", "kernel-ipvs") and self.scheduler == "rr")
 
+    def seen(self, client: str, node: int) -> set[str]:
+        """As whom a server may see a client that asked at this node: in mode userspace as the node's own proxy."""
+        return set(AMONG_PODS[node]) if self.mode == "userspace" else {client}
+
     def at(self, machine: str) -> Prober:
         """Who asks from this pod or machine."""
         if machine not in self._probers:
