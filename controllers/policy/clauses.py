@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from controllers.policy.model import (
     ADMIN,
@@ -131,7 +132,8 @@ def _matches(protocol: str, first: int, last: int) -> Iterator[PortMatch]:
             yield number, value, mask
 
 
-def cover(first: int, last: int) -> list[tuple[int, int]]:
+@lru_cache(maxsize=65536)
+def cover(first: int, last: int) -> tuple[tuple[int, int], ...]:
     """The fewest (value, mask) of 16 bits that match exactly first..last."""
     found = []
     while first <= last:
@@ -140,7 +142,7 @@ def cover(first: int, last: int) -> list[tuple[int, int]]:
             size >>= 1
         found.append((first, 0xFFFF & ~(size - 1)))
         first += size
-    return found
+    return tuple(found)
 
 
 def ranked(every: Iterable[Draft]) -> dict[str, int]:
@@ -167,6 +169,7 @@ def priority(conjunction: Conjunction, normal: int) -> int:
     return top - _STEP * conjunction.rank
 
 
-def networks(peer: Block) -> list[str]:
+@lru_cache(maxsize=65536)
+def networks(peer: Block) -> tuple[str, ...]:
     """The block as networks to match."""
-    return [str(n) for n in peer.covering()]
+    return tuple(str(n) for n in peer.covering())

@@ -6,8 +6,9 @@ gives the same. All that is kept besides is found again by being asked for the s
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from zlib import crc32
@@ -63,19 +64,26 @@ class NodePolicies:
     conjunctions: tuple[Conjunction, ...] = ()
 
 
-@dataclass(slots=True)
+# Numbers changes of groups: no two have the same, a group's that went and came again neither.
+_CHANGES = itertools.count(1)
+
+
+@dataclass(slots=True, eq=False)
 class _Group:
-    """Pods of a group by node, and how many conjunctions and policies ask for it."""
+    """Pods of a group by node, and how many conjunctions and policies ask for it. change: number of the latest."""
 
     nodes: dict[str, dict[str, None]] = field(default_factory=dict)
     wanted: int = 0
+    change: int = field(default_factory=_CHANGES.__next__)
 
     def put(self, pod: Pod) -> None:
         """The pod belongs to it."""
+        self.change = next(_CHANGES)
         self.nodes.setdefault(pod.node, {})[pod.key] = None
 
     def take(self, pod: Pod) -> None:
         """The pod does not belong to it any more."""
+        self.change = next(_CHANGES)
         there = self.nodes[pod.node]
         del there[pod.key]
         if not there:
@@ -89,16 +97,24 @@ class PolicyIndex:
         self.policies: dict[tuple[str, str], Policy] = {}
         self.pods: dict[str, Pod] = {}
         self._namespaces: dict[str, Object] = {}
+        self._pods_in: dict[str, dict[str, Pod]] = {}
         self._drafts: dict[tuple[str, str], tuple[Draft, ...]] = {}
         self._conjunctions: dict[str, Conjunction] = {}
+        self._drafted: dict[str, Draft] = {}
+        # The groups of each: first its subjects', then its peers'.
+        self._groups_in: dict[Conjunction, tuple[_Group, ...]] = {}
         self._groups: dict[PodGroup, _Group] = {}
         # Where to look for the groups of a pod: (namespace or "", a label it must have or None).
         self._places: dict[tuple[str, tuple[str, str] | None], dict[PodGroup, None]] = {}
         self._groups_of: dict[str, tuple[PodGroup, ...]] = {}
         self._named: Counter[tuple[str, str, int]] = Counter()
         self._version = 0
+        # Whether conjunctions must be made anew, and whether those of named ports must be, too.
         self._stale = False
+        self._renamed = False
         self._nodes: dict[str, tuple[Any, NodePolicies]] = {}
+        # What each node's policies were made from last time; and the parts they were made of.
+        self._made_from: dict[str, tuple[Any, ...]] = {}
         self._kept: dict[str, Mapping[tuple[Any, ...], Any]] = {}
 
     def apply(self, kind: str, event: str, thing: Object) -> None:
@@ -115,7 +131,7 @@ class PolicyIndex:
             else:
                 self._namespaces[name] = thing
             if self._labels(name) != before:
-                for pod in [p for p in self.pods.values() if p.namespace == name]:
+                for pod in self._pods_in.get(name, {}).values():
                     self._regroup(pod)
         elif (policy := read.policy(thing)) is not None:
             key = kind, policy.key
@@ -138,9 +154,9 @@ class PolicyIndex:
         if before is not None:
             self._count(before, -1)
             self._leave(before)
-            del self.pods[key]
+            del self.pods[key], self._pods_in[before.namespace][key]
         if pod is not None:
-            self.pods[key] = pod
+            self.pods[key] = self._pods_in.setdefault(pod.namespace, {})[key] = pod
             self._count(pod, 1)
             self._regroup(pod)
         self._version += 1
@@ -153,7 +169,7 @@ class PolicyIndex:
             self._named[key] += step
             if not before or not self._named[key]:
                 self._named += Counter()  # leaves out what is none
-                self._stale = True
+                self._stale = self._renamed = True
 
     def _leave(self, pod: Pod) -> None:
         for group in self._groups_of.pop(pod.key, ()):
@@ -208,8 +224,9 @@ class PolicyIndex:
         if have is None:
             have = self._groups[group] = _Group()
             self._places.setdefault(place, {})[group] = None
-            for pod in self.pods.values():
-                if group.contains(pod, self._labels(pod.namespace)):
+            for namespace in (group.namespace,) if group.namespaces is None else self._pods_in:
+                labels = self._labels(namespace)
+                for pod in (p for p in self._pods_in.get(namespace, {}).values() if group.contains(p, labels)):
                     have.put(pod)
                     self._groups_of[pod.key] = (*self._groups_of.get(pod.key, ()), group)
         have.wanted += step
@@ -223,18 +240,30 @@ class PolicyIndex:
         if not self._stale:
             return
         self._stale = False
-        for key, policy in self.policies.items():
+        for key, policy in self.policies.items() if self._renamed else ():
             if any(p.name for d in DIRECTIONS for r in policy.rules(d) or () for p in r.ports or ()):
                 self._redraft(key, policy)
+        self._renamed = False
         # In the order of their keys, for nothing may depend on the order of events.
         every = sorted((d for drafts in self._drafts.values() for d in drafts), key=lambda d: d.key)
         numbers, ranks = _numbers(draft.key for draft in every), clauses.ranked(every)
         before, self._conjunctions = self._conjunctions, {}
-        for draft in every:
-            made = draft.made(numbers[draft.key], ranks.get(draft.key, -1))
-            have = before.get(draft.key)
-            self._conjunctions[draft.key] = have if have is not None and _same(have, made) else made
+        drafted, self._drafted = self._drafted, {draft.key: draft for draft in every}
+        for name, draft in self._drafted.items():
+            place, have = (numbers[name], ranks.get(name, -1)), before.get(name)
+            if have is None or drafted[name] is not draft or (have.number, have.rank) != place:
+                made = draft.made(*place)
+                have = have if have is not None and _same(have, made) else made
+            self._conjunctions[name] = have
+        known = self._groups_in
+        self._groups_in = {c: self._members(c, known.get(c, ())) for c in self._conjunctions.values()}
         self._version += 1
+
+    def _members(self, c: Conjunction, known: tuple[_Group, ...]) -> tuple[_Group, ...]:
+        """The groups of a conjunction: those known, unless one of them went, and perhaps came again."""
+        if known and all(group.wanted for group in known):
+            return known
+        return tuple(self._groups[g] for g in (c.subject, *(c.peers or ())) if isinstance(g, PodGroup))
 
     def node(self, name: str, enforced: Collection[str]) -> NodePolicies:
         """What the node must hold. enforced: what has an effect, as KIND/DIRECTION."""
@@ -242,23 +271,32 @@ class PolicyIndex:
         stamp = self._version, tuple(enforced)
         have = self._nodes.get(name)
         if have is None or have[0] != stamp:
-            have = self._nodes[name] = stamp, self._node(name, enforced)
+            every = self._groups_in.items()
+            here = [c for c, g in every if name in g[0].nodes and _is(c.policy, c.direction, enforced)]
+            isolated = self._isolated(name, enforced)
+            source = (*here, frozenset(isolated), *self._changes(here, isolated))
+            if have is None or self._made_from.get(name) != source:
+                have = stamp, self._node(name, here, isolated)
+            self._made_from[name] = source
+            have = self._nodes[name] = stamp, have[1]
         return have[1]
 
-    def _node(self, name: str, enforced: Collection[str]) -> NodePolicies:
-        every = self._conjunctions.values()
-        here = [c for c in every if name in self._groups[c.subject].nodes and _is(c.policy, c.direction, enforced)]
+    def _changes(self, here: Iterable[Conjunction], isolated: Iterable[tuple[str, str]]) -> list[int]:
+        """The latest of all groups of these conjunctions, and the addresses of pods that may have none."""
+        groups = dict.fromkeys(g for c in here for g in self._groups_in[c])
+        return [g.change for g in groups] + [self.pods[key].ip for _, key in sorted(isolated)]
+
+    def _node(self, name: str, here: Sequence[Conjunction], isolated: Collection[tuple[str, str]]) -> NodePolicies:
         subjects: dict[tuple[str, str], list[Member]] = {}
         peers: dict[tuple[str, str], list[Member]] = {}
         ports: dict[tuple[str, PortMatch], list[Member]] = {}
         for c in here:
-            for pod in self._groups[c.subject].nodes[name]:
+            for pod in self._groups_in[c][0].nodes[name]:
                 subjects.setdefault((c.direction, pod), []).append((c, 1))
             for network in dict.fromkeys(n for peer in c.peers or () for n in self._networks(peer)):
                 peers.setdefault((c.direction, network), []).append((c, 2))
             for port in c.ports or ():
                 ports.setdefault((c.direction, port), []).append((c, c.clauses))
-        isolated = self._isolated(name, enforced)
         governed = [key for key in sorted({*subjects, *isolated}) if self.pods[key[1]].ip]
         keep = _Keep(self._kept.get(name, {}))
         found = NodePolicies(

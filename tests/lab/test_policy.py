@@ -197,3 +197,19 @@ def explain(lab: RunningLab, source: str, target: str) -> dict:  # type: ignore[
     done = mininetes("policy", "explain", "--lab", lab.name, "--json", source, target)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
+
+
+def test_the_scenario_measures_what_policies_cost(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(
+        "from scenarios.policy_cost import PolicyCost\nSCENARIO = PolicyCost('policy-tiny', 'tiny', (0, 5), 1)\n"
+    )
+    results = tmp_path / "results"
+    few = ("--repeats", "1", "--seconds", "0.02", "--results", str(results), "--json")
+    done = mininetes("run", "policy-tiny", "--plugins", str(tmp_path), "--cni", "canal", *few)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    cost, matrix = found["tables"]
+    assert [row[0] for row in cost["rows"]] == ["0", "5"] and int(cost["rows"][1][1]) > int(cost["rows"][0][1])
+    assert all(cell != "-" for row in cost["rows"] for cell in row)
+    cells = {cell for row in matrix["rows"] for cell in row[2:]}
+    assert cells == {"", "+/+", "-/-"} and len(matrix["rows"]) == 2 * 6
