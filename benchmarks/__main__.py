@@ -10,12 +10,13 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import datapath, policy, services, start
+from benchmarks import datapath, policy, scaling, services, start
 from benchmarks.figure import Figure
 
 BENCHMARKS = {
     "datapath": datapath.figures,
     "policy": policy.figures,
+    "scaling": scaling.figures,
     "services": services.figures,
     "start": start.figures,
 }

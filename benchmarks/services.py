@@ -27,12 +27,12 @@ def _measure() -> list[Figure]:
     lab.start()
     lab.confirm()
     for number in range(SERVICES):
-        for thing in _service(number):
+        for thing in service(number):
             lab.store.create(thing)
     begun = time.monotonic()
     lab.confirm()
     programmed = time.monotonic() - begun
-    changes = [_change(lab, step) for step in range(CHANGES)]
+    changes = [change(lab, step, SERVICES // 2) for step in range(CHANGES)]
     what = f"{SERVICES} Services x {ENDPOINTS} endpoints on {NODES} nodes"
     return [
         Figure(f"{what}: from the store holding them to the last barrier", programmed, "s", 1.5),
@@ -40,7 +40,8 @@ def _measure() -> list[Figure]:
     ]
 
 
-def _service(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def service(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A Service and its slice; number: up to 50,000."""
     name, meta = f"s{number}", {"namespace": "default"}
     address = f"10.96.{20 + number // 250}.{number % 250 + 1}"
     ends = [{"addresses": [f"10.244.{n}.{number % 250 + 2}"], "conditions": {"ready": True}} for n in range(ENDPOINTS)]
@@ -57,7 +58,9 @@ def _service(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     }
 
 
-def _change(lab: Lab, step: int) -> float:
+def change(lab: Lab, step: int, number: int) -> float:
+    """Seconds until an endpoint of that Service that comes or goes is confirmed."""
+
     def edit(part: dict[str, Any]) -> None:
         if step % 2:
             part["endpoints"].append({"addresses": ["10.244.9.77"], "conditions": {"ready": True}})
@@ -65,6 +68,6 @@ def _change(lab: Lab, step: int) -> float:
             part["endpoints"].pop()
 
     begun = time.monotonic()
-    lab.store.update("EndpointSlice", "default", f"s{SERVICES // 2}-x", edit)
+    lab.store.update("EndpointSlice", "default", f"s{number}-x", edit)
     lab.confirm()
     return time.monotonic() - begun

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from controllers.flow import fields as f
@@ -141,21 +142,6 @@ def cookie_of(
     content = crc32(f"{priority},{match!r} actions={actions!r}".encode())
     who = crc32(f"{feature}|{owner}".encode()) & 0xFFFF
     return MAGIC << 56 | who << 40 | content << 8 | table.number
-
-
-def _fields(match: tuple[MatchItem, ...], actions: tuple[Action, ...]) -> Iterator[f.Field]:
-    """Every field that a flow reads or writes."""
-    yield from (field for field, _, _ in match)
-    for action in actions:
-        match action:
-            case Set(target, _):
-                yield target
-            case OutputField(source):
-                yield source
-            case Copy(source, target):
-                yield from (source, target)
-            case Multipath(_, _, target):
-                yield target
 
 
 def action_text(actions: tuple[Action, ...]) -> str:
@@ -293,21 +279,39 @@ def _short(path: str) -> str:
 
 
 def _check(flow: Flow) -> None:
-    for field in _fields(flow.match, flow.actions):
-        if isinstance(field, f.Register) and not field.since <= flow.table.number <= field.until:
-            raise BadFlow(f"{flow.source}: {field.name} is not alive in {flow.table}: {flow.text()}")
-    for action in flow.actions:
-        if isinstance(action, Goto | Ct | Resubmit) and action.table not in further(flow.table):
+    onward, last = further(flow.table), len(flow.actions) - 1
+    for field, _, _ in flow.match:
+        _is_alive(flow, field)
+    for place, action in enumerate(flow.actions):
+        for field in _USES.get(type(action), _none)(action):
+            _is_alive(flow, field)
+        if isinstance(action, Goto | Ct | Resubmit) and action.table not in onward:
             raise BadFlow(f"{flow.source}: {action} does not go forward from {flow.table}")
-    for action in flow.actions:
         if isinstance(action, Set | Learn) and not 0 <= action.value < 1 << action.target.bits:
             raise BadFlow(f"{flow.source}: {action} does not fit {action.target.bits} bits")
-    if any(isinstance(a, Conjunction) for a in flow.actions) and not all(
-        isinstance(a, Conjunction) for a in flow.actions
-    ):
+        if isinstance(action, Goto) and place != last:
+            raise BadFlow(f"{flow.source}: goto_table must come last: {flow.text()}")
+    kinds = {isinstance(action, Conjunction) for action in flow.actions}
+    if len(kinds) == 2:
         raise BadFlow(f"{flow.source}: conjunction goes with no other action: {flow.text()}")
-    if any(isinstance(a, Goto) for a in flow.actions[:-1]):
-        raise BadFlow(f"{flow.source}: goto_table must come last: {flow.text()}")
+
+
+def _is_alive(flow: Flow, field: f.Field) -> None:
+    if isinstance(field, f.Register) and not field.since <= flow.table.number <= field.until:
+        raise BadFlow(f"{flow.source}: {field.name} is not alive in {flow.table}: {flow.text()}")
+
+
+def _none(action: Any) -> tuple[f.Field, ...]:
+    return ()
+
+
+# The fields that an action reads or writes.
+_USES: Mapping[type, Callable[[Any], tuple[f.Field, ...]]] = {
+    Set: lambda action: (action.target,),
+    OutputField: lambda action: (action.source,),
+    Copy: lambda action: (action.source, action.target),
+    Multipath: lambda action: (action.target,),
+}
 
 
 def check(program: Program) -> None:
