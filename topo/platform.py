@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pyroute2.netlink import genlmsg
@@ -29,6 +30,9 @@ PROGRAMS = {
 EXTRAS = {"iperf3": "iperf3", "tcpdump": "tcpdump", "curl": "curl"}
 # Programs of the Ingress controller.
 INGRESS = {"nginx": "nginx", "openssl": "openssl", "setpriv": "util-linux"}
+
+# Programs that encrypt between nodes; wireguard-go only where the kernel has no such device.
+WIREGUARD = {"wg": "wireguard-tools", "wireguard-go": "wireguard-go"}
 
 # Where Debian's package frr has its daemons, which are in no PATH.
 FRR = Path("/usr/lib/frr")
@@ -57,8 +61,10 @@ def findings() -> list[Finding]:
     found += [_namespaces(), _tun(), _kernel_datapath(), _sctp()]
     kinds = {"netem": "link delay and loss", "htb": "link bandwidth"}
     found += [_discipline(kind, use) for kind, use in kinds.items()]
-    devices = {"vxlan": "kernel VXLAN on the kernel datapath", "bridge": "Linux bridges", "wireguard": "encryption"}
-    return found + [_device(kind, use) for kind, use in devices.items()]
+    devices = {"vxlan": "kernel VXLAN on the kernel datapath", "bridge": "Linux bridges"}
+    devices |= {"wireguard": "encryption (else wireguard-go)", "ipip": "calico's mode ipip (else a TUN program)"}
+    found += [device(kind, use) for kind, use in devices.items()]
+    return found + [_program(name, package, "encryption") for name, package in WIREGUARD.items()]
 
 
 def require() -> None:
@@ -85,6 +91,14 @@ def require_routers(bird: bool, frr: bool) -> None:
         raise PlatformError("a router of FRR needs frr", _frr().remedy)
     if frr and os.getuid() != 0:
         raise PlatformError("FRR becomes a user of its own, which a lab without root does not have", "sudo, or bird")
+
+
+def require_wireguard() -> None:
+    """Raise PlatformError unless nodes can encrypt with WireGuard."""
+    names = ["wg"] if device("wireguard").there else list(WIREGUARD)
+    missing = [WIREGUARD[name] for name in names if shutil.which(name) is None]
+    if missing:
+        raise PlatformError(f"WireGuard needs {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
 
 
 def choose_datapath(wanted: str) -> str:
@@ -159,7 +173,9 @@ def _discipline(kind: str, use: str) -> Finding:
     return Finding(f"sch_{kind}", done.returncode == 0, detail, f"sudo modprobe sch_{kind}", use)
 
 
-def _device(kind: str, use: str) -> Finding:
+@lru_cache
+def device(kind: str, use: str = "") -> Finding:
+    """Whether the kernel has devices of this kind (ip-link(8))."""
     extra = ["id", "1", "dstport", "4789"] if kind == "vxlan" else []
     done = _in_namespace(["ip", "link", "add", "probe", "type", kind, *extra])
     detail = "works" if done.returncode == 0 else "kernel lacks it"
