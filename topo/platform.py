@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from pyroute2.netlink import genlmsg
@@ -15,6 +14,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 
 from topo.cluster.errors import PlatformError
+from topo.system import has_device, in_own_network
 
 # Programs of the host that every lab needs, with the Debian package that brings them.
 PROGRAMS = {
@@ -63,7 +63,7 @@ def findings() -> list[Finding]:
     found += [_discipline(kind, use) for kind, use in kinds.items()]
     devices = {"vxlan": "kernel VXLAN on the kernel datapath", "bridge": "Linux bridges"}
     devices |= {"wireguard": "encryption (else wireguard-go)", "ipip": "calico's mode ipip (else a TUN program)"}
-    found += [device(kind, use) for kind, use in devices.items()]
+    found += [_device(kind, use) for kind, use in devices.items()]
     return found + [_program(name, package, "encryption") for name, package in WIREGUARD.items()]
 
 
@@ -95,7 +95,7 @@ def require_routers(bird: bool, frr: bool) -> None:
 
 def require_wireguard() -> None:
     """Raise PlatformError unless nodes can encrypt with WireGuard."""
-    names = ["wg"] if device("wireguard").there else list(WIREGUARD)
+    names = ["wg"] if has_device("wireguard") else list(WIREGUARD)
     missing = [WIREGUARD[name] for name in names if shutil.which(name) is None]
     if missing:
         raise PlatformError(f"WireGuard needs {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
@@ -125,7 +125,7 @@ def _frr() -> Finding:
 
 
 def _namespaces() -> Finding:
-    done = _in_namespace(["true"])
+    done = in_own_network(["true"])
     ok = done.returncode == 0
     return Finding(
         "namespaces",
@@ -168,23 +168,11 @@ def _sctp() -> Finding:
 
 
 def _discipline(kind: str, use: str) -> Finding:
-    done = _in_namespace(["tc", "qdisc", "add", "dev", "lo", "root", kind])
+    done = in_own_network(["tc", "qdisc", "add", "dev", "lo", "root", kind])
     detail = "works" if done.returncode == 0 else "kernel lacks it"
     return Finding(f"sch_{kind}", done.returncode == 0, detail, f"sudo modprobe sch_{kind}", use)
 
 
-@lru_cache
-def device(kind: str, use: str = "") -> Finding:
-    """Whether the kernel has devices of this kind (ip-link(8))."""
-    extra = ["id", "1", "dstport", "4789"] if kind == "vxlan" else []
-    done = _in_namespace(["ip", "link", "add", "probe", "type", kind, *extra])
-    detail = "works" if done.returncode == 0 else "kernel lacks it"
-    return Finding(kind, done.returncode == 0, detail, f"sudo modprobe {kind}", use)
-
-
-def _in_namespace(command: list[str]) -> subprocess.CompletedProcess[str]:
-    user = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
-    try:
-        return subprocess.run(["unshare", *user, "--net", *command], capture_output=True, text=True, check=False)
-    except OSError as error:
-        return subprocess.CompletedProcess(command, 127, "", str(error))
+def _device(kind: str, use: str) -> Finding:
+    detail = "works" if has_device(kind) else "kernel lacks it"
+    return Finding(kind, has_device(kind), detail, f"sudo modprobe {kind}", use)

@@ -1,11 +1,15 @@
-"""The few Linux calls that Python 3.11 does not offer: unshare, setns, mount, the parent-death signal."""
+"""The few Linux calls that Python 3.11 does not offer: unshare, setns, mount, the parent-death signal; and kinds of
+devices.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x40000
@@ -56,3 +60,19 @@ def inside(pid: int) -> Iterator[None]:
             setns(here, CLONE_NEWNET)
     finally:
         os.close(here)
+
+
+def in_own_network(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program in a network namespace of its own, which goes with it; status 127 if it cannot be run."""
+    user = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
+    try:
+        return subprocess.run(["unshare", *user, "--net", *command], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 127, "", str(error))
+
+
+@lru_cache
+def has_device(kind: str) -> bool:
+    """Whether the kernel has devices of this kind (ip-link(8)), found by making one."""
+    extra = ["id", "1", "dstport", "4789"] if kind == "vxlan" else []
+    return in_own_network(["ip", "link", "add", "probe", "type", kind, *extra]).returncode == 0

@@ -8,7 +8,7 @@ from controllers.proxy import NodePart
 from controllers.state import NodeView
 from controllers.transports.routes import DeviceRoutes, through_node
 from controllers.transports.userspace import UserspaceTunnel
-from topo import platform
+from topo.system import has_device
 
 
 class KernelIpip:
@@ -35,6 +35,6 @@ class KernelIpip:
 
 def ipip(pid: int, device: str, mtu: int) -> NodePart:
     """Whichever the machine can have; `mininetes list kernel` says which."""
-    if platform.device("ipip").there:
+    if has_device("ipip"):
         return KernelIpip(pid, device, mtu)
     return UserspaceTunnel(pid, device, mtu, ("ipip",))

@@ -25,7 +25,7 @@ from controllers.agent.commands import run
 from controllers.flow.fields import ip_text
 from controllers.state import Node, NodeView
 from controllers.transports.routes import DeviceRoutes
-from topo import platform
+from topo.system import has_device
 
 LOG = logging.getLogger("mininetes")
 # IP 20 + UDP 8 + type, receiver and counter 16 + tag 16 (WireGuard, "Protocol": transport data messages).
@@ -73,7 +73,7 @@ class WireGuard:
         self._routes.sync(view)
 
     def _make(self) -> None:
-        if platform.device("wireguard").there:
+        if has_device("wireguard"):
             # An agent before this one may have made it.
             if self._device not in run(self._pid, "ip", "-o", "link", "show", "type", "wireguard"):
                 run(self._pid, "ip", "link", "add", self._device, "type", "wireguard")
