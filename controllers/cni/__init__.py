@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from controllers.cni.options import choice, only
+from controllers.cni.options import choice, mtu, only
 from controllers.flow.program import Fragment
 from controllers.proxy import NodePart
 from controllers.state import Lab, NodeView
@@ -21,6 +21,13 @@ class Traits:
     overhead: bytes that encapsulation adds to each packet on the fabric. layer: "L2" if pods of different nodes share
     a link, "L3" if they are routed. policy: which directions of policies it enforces, policy_kinds: of which kinds.
     encryption: what it can encrypt with. needs: what the machine must have. source: where the real one is described.
+
+    The rest is what packets must show; tests/lab/cni holds every CNI to it, scenario cni-traits shows it.
+    headers: what stands before a pod's packet on the fabric, outermost first, as tshark(1) names it in frame.protocols.
+    udp_port: the tunnel's, 0 for none. sealed: nobody on the fabric can read what is inside. only_between_subnets:
+    nodes of one subnet exchange packets as they are. fixed_mtu: of pods whatever the fabric's, 0 for the fabric's less
+    overhead and margin. margin: bytes that it leaves unused beyond the overhead. crosses: pods reach pods of other
+    nodes. nodes_reach: whose pods a node reaches. masquerades: towards whom a pod has its node's address.
     """
 
     encapsulation: str
@@ -33,6 +40,21 @@ class Traits:
     needs: str = ""
     source: str = ""
     policy_kinds: tuple[str, ...] = ("NetworkPolicy",)
+    headers: tuple[str, ...] = ()
+    udp_port: int = 0
+    sealed: bool = False
+    only_between_subnets: bool = False
+    fixed_mtu: int = 0
+    margin: int = 0
+    crosses: bool = True
+    # "own": pods on the node itself; "others": pods on other nodes.
+    nodes_reach: tuple[str, ...] = ("own", "others")
+    # "pods": those on other nodes; "nodes": other nodes; "outside": whatever is no part of the cluster.
+    masquerades: tuple[str, ...] = ("nodes", "outside")
+
+    def mtu(self, fabric_mtu: int) -> int:
+        """The pods' MTU on a fabric of that MTU, if the lab file says none."""
+        return self.fixed_mtu or fabric_mtu - self.overhead - self.margin
 
     @property
     def enforces(self) -> tuple[str, ...]:
@@ -63,6 +85,10 @@ class Cni(ABC):
         """The variant that these options choose. Raises InputError for options or variants that there are not."""
         only(self.name, options, (self.option, *self.options))
         return choice(self.name, options, self.option, tuple(self.variants))
+
+    def mtu(self, fabric_mtu: int, options: Mapping[str, object]) -> int:
+        """The pods' MTU: what the lab file says, else the variant's. Raises InputError if it is none."""
+        return mtu(options, self.variants[self.variant(options)].mtu(fabric_mtu))
 
     @abstractmethod
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from controllers.bgp import options as bgp
 from controllers.bgp.daemon import Bird
 from controllers.cni import INGRESS_AND_EGRESS, WITH_ADMIN_POLICIES, Cni, Traits, options_of, parts
-from controllers.cni.options import mtu
 from controllers.cni.tunnels import VXLAN
 from controllers.flow import fields as f
 from controllers.flow.program import Fragment
@@ -26,11 +26,11 @@ from topo.cluster.network import PodNetwork
 GATEWAY = "169.254.1.1"
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 # Calico's default network number and port (FelixConfiguration vxlanVNI, vxlanPort).
-VNI, UDP_PORT = 4096, "4789"
+VNI, UDP_PORT = 4096, 4789
 _SOURCE = "Calico, Networking and Overlay networking"
 
 
-def _traits(encapsulation: str, overhead: int, description: str) -> Traits:
+def _traits(encapsulation: str, overhead: int, description: str, **more: Any) -> Traits:
     return Traits(
         encapsulation,
         overhead,
@@ -39,6 +39,7 @@ def _traits(encapsulation: str, overhead: int, description: str) -> Traits:
         policy=INGRESS_AND_EGRESS,
         policy_kinds=WITH_ADMIN_POLICIES,
         source=_SOURCE,
+        **more,
     )
 
 
@@ -49,17 +50,23 @@ class Calico(Cni):
     options = ("mtu", *bgp.OPTIONS)
     variants = {
         "bgp": _traits("none", 0, "routed; every pod is a /32"),
-        "vxlan": _traits("VXLAN", VXLAN.overhead, "every pod is a /32, wrapped between nodes"),
+        "vxlan": _traits(
+            "VXLAN",
+            VXLAN.overhead,
+            "every pod is a /32, wrapped between nodes",
+            headers=VXLAN.headers,
+            udp_port=UDP_PORT,
+        ),
     }
 
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
         """Pod MTU is the fabric's own, less what may be added."""
         traits = self.variants[self.variant(options)]
-        tunnel = VXLAN.tunnel("vxlan0", UDP_PORT) if traits.overhead else None
+        tunnel = VXLAN.tunnel("vxlan0", str(UDP_PORT)) if traits.overhead else None
         routed = bgp.of_cni(options).on_the_wire
         if routed and tunnel is not None:
             raise InputError("mininetes.cni.speaker", "nodes with VXLAN between them need no BGP", "mode: bgp")
-        size = mtu(options, fabric_mtu - traits.overhead)
+        size = self.mtu(fabric_mtu, options)
         return PodNetwork(size, on_link=False, gateway=GATEWAY, gateway_mac=GATEWAY_MAC, tunnel=tunnel, routed=routed)
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from controllers.cni import INGRESS_AND_EGRESS, WITH_ADMIN_POLICIES, Cni, Traits, calico, flannel, parts
-from controllers.cni.options import mtu
 from controllers.cni.tunnels import VXLAN
 from controllers.flow import fields as f
 from controllers.flow.program import Fragment
@@ -29,18 +28,19 @@ class Canal(Cni):
             policy=INGRESS_AND_EGRESS,
             policy_kinds=WITH_ADMIN_POLICIES,
             source="Calico, Install Calico for policy and flannel for networking",
+            headers=VXLAN.headers,
+            udp_port=flannel.UDP_PORT,
         )
     }
 
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
         """As flannel's MTU and tunnel, as Calico's pods."""
-        self.variant(options)
         return PodNetwork(
-            mtu(options, fabric_mtu - VXLAN.overhead),
+            self.mtu(fabric_mtu, options),
             on_link=False,
             gateway=calico.GATEWAY,
             gateway_mac=calico.GATEWAY_MAC,
-            tunnel=VXLAN.tunnel("vxlan0", "8472"),
+            tunnel=VXLAN.tunnel("vxlan0", str(flannel.UDP_PORT)),
         )
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from controllers.cni import Cni, Traits, options_of, parts
-from controllers.cni.options import mtu
 from controllers.cni.tunnels import VXLAN
 from controllers.flow.program import Fragment
 from controllers.state import NodeView
 from topo.cluster.network import PodNetwork
 
-VNI = 1
+VNI, UDP_PORT = 1, 8472
 _SOURCE = "flannel, Documentation/backends.md"
 
 
@@ -27,7 +26,13 @@ class Flannel(Cni):
     option = "backend"
     variants = {
         "vxlan": Traits(
-            "VXLAN", VXLAN.overhead, "routes per node", "overlay; pods of one node share a link", source=_SOURCE
+            "VXLAN",
+            VXLAN.overhead,
+            "routes per node",
+            "overlay; pods of one node share a link",
+            source=_SOURCE,
+            headers=VXLAN.headers,
+            udp_port=UDP_PORT,
         ),
         "host-gw": Traits(
             "none", 0, "routes per node", "no overlay: nodes are next hops; needs one link for all", source=_SOURCE
@@ -37,8 +42,8 @@ class Flannel(Cni):
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
         """Pod MTU is the fabric's less the encapsulation, as flannel works it out from the node's interface."""
         variant = self.variant(options)
-        tunnel = VXLAN.tunnel("vxlan0", "8472") if variant == "vxlan" else None
-        return PodNetwork(mtu(options, fabric_mtu - self.variants[variant].overhead), on_link=True, tunnel=tunnel)
+        tunnel = VXLAN.tunnel("vxlan0", str(UDP_PORT)) if variant == "vxlan" else None
+        return PodNetwork(self.mtu(fabric_mtu, options), on_link=True, tunnel=tunnel)
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """Neighbours on the link, and one route per remote node."""

@@ -12,7 +12,6 @@ from controllers.bgp import options as bgp
 from controllers.bgp.daemon import Bird
 from controllers.cni import Cni, Traits, parts
 from controllers.cni.calico import announcements
-from controllers.cni.options import mtu
 from controllers.flow.program import Fragment
 from controllers.proxy import NodePart
 from controllers.rib import best_paths
@@ -38,8 +37,7 @@ class KubeRouter(Cni):
 
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
         """Pod MTU is the fabric's own."""
-        self.variant(options)
-        return PodNetwork(mtu(options, fabric_mtu), on_link=True, routed=bgp.of_cni(options).on_the_wire)
+        return PodNetwork(self.mtu(fabric_mtu, options), on_link=True, routed=bgp.of_cni(options).on_the_wire)
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """Neighbours on the link, and the best path to every announced prefix."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from controllers.cni import INGRESS_AND_EGRESS, WITH_ADMIN_POLICIES, Cni, Traits, options_of, parts
-from controllers.cni.options import mtu
 from controllers.cni.tunnels import GENEVE
 from controllers.flow.program import Fragment
 from controllers.state import NodeView
 from topo.cluster.network import PodNetwork
 
-_KEY = 0
+# The port is IANA's (RFC 8926, section 7).
+_KEY, _UDP_PORT = 0, 6081
 _SOURCE = "RFC 8926; Antrea, docs/noencap-hybrid-modes.md"
 
 
@@ -44,14 +44,15 @@ class Ovs(Cni):
             needs="geneve in the kernel, on the kernel's datapath",
             source=_SOURCE,
             policy_kinds=WITH_ADMIN_POLICIES,
+            headers=GENEVE.headers,
+            udp_port=_UDP_PORT,
         ),
     }
 
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
         """Pod MTU is the fabric's less the encapsulation."""
-        variant = self.variant(options)
-        tunnel = GENEVE.tunnel("geneve0", "6081") if variant == "geneve" else None
-        return PodNetwork(mtu(options, fabric_mtu - self.variants[variant].overhead), on_link=True, tunnel=tunnel)
+        tunnel = GENEVE.tunnel("geneve0", str(_UDP_PORT)) if self.variant(options) == "geneve" else None
+        return PodNetwork(self.mtu(fabric_mtu, options), on_link=True, tunnel=tunnel)
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """Neighbours on the link, and one route per remote node."""
