@@ -19,6 +19,7 @@ from topo.cluster.store import NotFound, Object, Store
 from topo.cluster.wiring import GROUP
 from topo.config import LabConfig, NodeConfig
 from topo.control.api import ApiServer
+from topo.control.events import record
 from topo.control.link import Controller, ControllerGone
 from topo.control.loop import ControlLoop
 from topo.control.workloads import is_ready
@@ -55,6 +56,8 @@ class Parts:
     enforces: tuple[str, ...] = ()
     # What runs in the machine outside the cluster.
     outside: Sequence[Daemon] = ()
+    # What stands in for what the kernel lacks, a sentence each.
+    substitutes: tuple[str, ...] = ()
 
 
 class NotReady(Exception):
@@ -102,7 +105,9 @@ class Lab:
         progress("fabric and nodes")
         self.controller.start()  # first, for it takes longest
         self.agent.start()
-        self.store.create(self._lab_object())
+        lab = self.store.create(self._lab_object())
+        for text in self.parts.substitutes:
+            record(self.store, lab, "Substituted", text)
         for switch in fabric.switches(self.config.fabric):
             host = hosts.Host(switch.name)
             self.switches[switch.name] = Machine(host, OpenVSwitch(host, self.run / switch.name, self.parts.datapath))

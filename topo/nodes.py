@@ -239,7 +239,7 @@ def _rules(config: LabConfig) -> str:
       }}
       chain postrouting {{
         type nat hook postrouting priority 100;
-        ip saddr {wiring.HAIRPIN_IP} oifname "br-ex" masquerade
+        ip saddr {wiring.HAIRPIN_IP} oifname != "gw0" masquerade
         oifname "gw0" ip daddr {services} ct status dnat masquerade
         ip saddr {pods} ip daddr != {pods} ip daddr != {services} oifname "br-ex" masquerade
       }}

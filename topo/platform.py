@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,27 @@ def require_wireguard() -> None:
     missing = [WIREGUARD[name] for name in names if shutil.which(name) is None]
     if missing:
         raise PlatformError(f"WireGuard needs {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
+
+
+# What stands in for devices that the kernel lacks, by kind.
+_STAND_INS = {
+    "ipip": "a program of each node wraps the packets, behind a TUN device of the same name",
+    "wireguard": "wireguard-go runs on each node",
+}
+
+
+def substitutes(devices: Iterable[str]) -> tuple[str, ...]:
+    """A sentence on what stands in for each of these kinds of devices that the kernel has not.
+
+    Raises PlatformError if nothing can.
+    """
+    kinds = tuple(devices)
+    if "wireguard" in kinds:
+        require_wireguard()
+    lacking = [kind for kind in kinds if not has_device(kind)]
+    if lacking and not _tun().there:
+        raise PlatformError(f"this kernel has no {lacking[0]}, and /dev/net/tun cannot be opened", _tun().remedy)
+    return tuple(f"this kernel has no {kind} devices: {_STAND_INS[kind]}; same packets, more CPU" for kind in lacking)
 
 
 def choose_datapath(wanted: str) -> str:

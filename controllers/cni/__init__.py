@@ -98,6 +98,10 @@ class Cni(ABC):
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """Flows of br-int: ARP towards pods, routes to other nodes' pods."""
 
+    def devices(self, options: Mapping[str, object]) -> tuple[str, ...]:
+        """Kinds of devices of the node's kernel (ip-link(8)) that it uses where they are (topo.system.has_device)."""
+        return ()
+
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
         """Flows of br-ex, for pod packets that cross the fabric as they are; none for an overlay."""
         return ()

@@ -77,9 +77,16 @@ def by_neighbour(feature: str, node: Node, next_hop: Node, prefix: str) -> Fragm
 
 
 @lru_cache(maxsize=65536)
-def by_kernel(feature: str, node: Node, prefix: str) -> Fragment:
-    """To the prefix through the node's own kernel, which has a device for it and takes the TTL."""
+def by_device(feature: str, node: Node, prefix: str) -> Fragment:
+    """To the prefix through the node's own kernel, which has a device for it and takes the TTL; and back.
+
+    What the kernel has taken out of a tunnel is not the node's own: it is judged by policies as any other pod's packet.
+    """
     w = Writer(feature, f"route to {prefix}")
+    from_pods = match("ip", in_port=GATEWAY_PORT, nw_src=prefix)
+    w.flow(t.CLASSIFIER, t.HIGH, from_pods, Set(f.PKT_SOURCE, f.FROM_TUNNEL), Goto(t.after(t.CLASSIFIER)))
+    forwarded = match("ip", in_port=GATEWAY_PORT, PktSource=f.FROM_TUNNEL, nw_src=prefix)
+    w.flow(t.L3_DEC_TTL, t.NORMAL, forwarded, Goto(t.after(t.L3_DEC_TTL)))
     w.flow(
         t.L3_FORWARDING,
         t.ROUTE + _length(prefix),

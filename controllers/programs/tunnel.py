@@ -1,13 +1,13 @@
 """A tunnel in userspace: takes packets from a TUN device, wraps them for the node that has their destination.
 
-    tunnel.py DEVICE LOCAL-ADDRESS udp PORT [KEY]     each packet in a UDP datagram (flannel's backend udp)
-    tunnel.py DEVICE LOCAL-ADDRESS ipip               each packet in an IP packet of protocol 4 (RFC 2003)
+    tunnel.py DEVICE LOCAL-ADDRESS SOCKET udp PORT [KEY]     each packet in a UDP datagram (flannel's backend udp)
+    tunnel.py DEVICE LOCAL-ADDRESS SOCKET ipip               each packet in an IP packet of protocol 4 (RFC 2003)
 
 KEY: 64 hex digits; datagrams are then sealed with XSalsa20-Poly1305 (NaCl's secretbox), as Weave Net's sleeve does.
 
-Standard input brings JSON lines {"routes": {"10.244.1.0/24": "172.18.0.3", ...}}, each of which replaces the routes
-before it; the program prints "ready" once the device is there, and ends with its standard input. Packets to nowhere,
-and from nodes it has no route to, are dropped.
+SOCKET: a path where it listens once the device is there. Whoever connects sends routes as JSON, {"10.244.1.0/24":
+"172.18.0.3", ...}, which replace those before, and reads "ok". Packets to nowhere, and from nodes it has no route to,
+are dropped.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
 _LARGEST = 65535
@@ -114,10 +115,18 @@ class Tunnel:
                 with suppress(OSError):  # the device is down
                     os.write(self._tun, packet)
 
+    def obey(self, listener: socket.socket) -> None:
+        """Take routes from whoever connects, one after the other, for ever."""
+        while True:
+            caller, _ = listener.accept()
+            with caller, suppress(OSError):  # it went
+                self.routes = Routes(json.loads(caller.makefile("rb").read()))
+                caller.sendall(b"ok")
+
 
 def main(argv: list[str]) -> None:
-    """Serve until standard input ends."""
-    device, local, kind, *rest = argv
+    """Serve until the process is ended."""
+    device, local, path, kind, *rest = argv
     if kind == "udp":
         port = int(rest[0])
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -130,9 +139,11 @@ def main(argv: list[str]) -> None:
         sock.setsockopt(socket.SOL_SOCKET, option, 1 << 21)
     tunnel = Tunnel(open_tun(device), sock, port, bytes.fromhex(rest[1]) if len(rest) > 1 else None)
     tunnel.start()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        tunnel.routes = Routes(json.loads(line)["routes"])
+    Path(path).unlink(missing_ok=True)  # of one that was killed
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        tunnel.obey(listener)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import hmac
 import logging
 import os
 import secrets
-import subprocess
 import threading
 import time
 from base64 import b64encode
@@ -21,28 +20,35 @@ from pathlib import Path
 
 from nacl.bindings import crypto_scalarmult_base
 
-from controllers.agent.commands import run
+from controllers.agent.commands import run as run_in
 from controllers.flow.fields import ip_text
 from controllers.state import Node, NodeView
-from controllers.transports.routes import DeviceRoutes
+from controllers.transports.lasting import LastingProgram
+from controllers.transports.routes import Behind, DeviceRoutes, everyone
 from topo.system import has_device
 
 LOG = logging.getLogger("mininetes")
 # IP 20 + UDP 8 + type, receiver and counter 16 + tag 16 (WireGuard, "Protocol": transport data messages).
 OVERHEAD = 60
-# Seconds that wireguard-go may take to make its device, between two looks at it, and the least between two starts.
-_PATIENCE, _STEP, _PAUSE = 10.0, 0.02, 0.5
+# Calico's and flannel's default.
+PORT = 51820
+# Seconds that wireguard-go may take to make its device, and between two looks at it.
+_PATIENCE, _STEP = 10.0, 0.02
+# Where wg(8) looks for the sockets of userspace devices; each node must have a folder of its own there.
+_SOCKETS = "/run/wireguard"
+_OWN_SOCKETS = f"mkdir -p {_SOCKETS} && mountpoint -q {_SOCKETS} || mount -t tmpfs none {_SOCKETS}"
 
 
 class WireGuard:
-    """One node's device, its peers, and the routes through it. folder: has or gets the lab's secret."""
+    """One node's device, its peers, and the routes through it. run: the node's folder, whose parent is the lab's."""
 
-    def __init__(self, pid: int, device: str, port: int, mtu: int, folder: Path) -> None:
-        self._pid, self._device, self._port, self._mtu = pid, device, port, mtu
-        self._secret = lab_secret(folder / "wireguard.secret")
-        self._routes = DeviceRoutes(pid, device)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._is_there = self._closed = False
+    def __init__(self, pid: int, run: Path, device: str, mtu: int, port: int = PORT, behind: Behind = everyone) -> None:
+        self._pid, self._device, self._port, self._behind = pid, device, port, behind
+        self._secret = lab_secret(run.parent / "wireguard.secret")
+        self._routes = DeviceRoutes(pid, device, mtu)
+        # None: the kernel does it.
+        self._program = None if has_device("wireguard") else LastingProgram(pid, run, device, self._again)
+        self._is_there = False
         self._view: NodeView | None = None
         self._told = ""
         self._lock = threading.Lock()
@@ -56,59 +62,46 @@ class WireGuard:
     def close(self) -> None:
         """End wireguard-go; a kernel's device goes with the node."""
         with self._lock:
-            self._closed = True
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
+            self._view = None
+            if self._program is not None:
+                self._program.close()
 
     def _sync(self, view: NodeView) -> None:
-        if not self._is_there:
-            self._make()
-            run(self._pid, "ip", "link", "set", self._device, "mtu", str(self._mtu), "up")
-            self._is_there, self._told = True, ""
-        text = configuration(self._secret, view.node, view.peers, self._port)
-        if text != self._told:
-            self._wg("syncconf", self._device, "/dev/stdin", text=text)
-            self._told = text
-        self._routes.sync(view)
-
-    def _make(self) -> None:
-        if has_device("wireguard"):
+        if self._program is not None:
+            self._run_program(self._program)
+        elif not self._is_there:
             # An agent before this one may have made it.
-            if self._device not in run(self._pid, "ip", "-o", "link", "show", "type", "wireguard"):
-                run(self._pid, "ip", "link", "add", self._device, "type", "wireguard")
-            return
-        # wg(8) finds it by a socket in /run/wireguard, which each node must have for itself.
-        script = 'mount -t tmpfs none /run && mkdir /run/wireguard && exec wireguard-go -f "$0"'
-        command = ["mnexec", "-a", str(self._pid), "unshare", "--mount", "sh", "-c", script, self._device]
-        self._process = process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-        )
+            if self._device not in run_in(self._pid, "ip", "-o", "link", "show", "type", "wireguard"):
+                run_in(self._pid, "ip", "link", "add", self._device, "type", "wireguard")
+            self._is_there = True
+        peers = self._behind(view)
+        text = configuration(self._secret, view.node, peers, self._port)
+        if text != self._told:
+            run_in(self._pid, "wg", "syncconf", self._device, "/dev/stdin", text=text)
+            self._told = text
+        self._routes.sync(view.node, peers)
+
+    def _run_program(self, program: LastingProgram) -> None:
+        if not self._is_there:
+            run_in(self._pid, "sh", "-c", _OWN_SOCKETS)
+            self._is_there = True
+        if program.ensure(["wireguard-go", "--foreground", self._device]):
+            self._told = ""
         deadline = time.monotonic() + _PATIENCE
-        while not self._answers():
-            if process.poll() is not None or time.monotonic() > deadline:
+        while not self._told and not self._answers():
+            if time.monotonic() > deadline:
                 raise RuntimeError(f"wireguard-go does not make {self._device}")
             time.sleep(_STEP)
-        threading.Thread(target=self._watch, args=(process,), name=f"{self._device} {process.pid}", daemon=True).start()
 
     def _answers(self) -> bool:
         with suppress(RuntimeError):
-            self._wg("show", self._device, "listen-port")
+            run_in(self._pid, "wg", "show", self._device, "listen-port")
             return True
         return False
 
-    def _wg(self, *argv: str, text: str = "") -> None:
-        command = ["nsenter", "--mount", f"--target={self._process.pid}"] if self._process is not None else []
-        run(self._pid, *command, "wg", *argv, text=text)
-
-    def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Start it again when it ends."""
-        process.wait()
-        time.sleep(_PAUSE)
+    def _again(self) -> None:
         with self._lock:
-            if self._process is process and not self._closed and self._view is not None:
-                LOG.warning("wireguard-go of %s ended with status %d", self._device, process.returncode)
-                self._is_there = False
+            if self._view is not None:
                 try:
                     self._sync(self._view)
                 except (OSError, RuntimeError) as error:
@@ -117,14 +110,14 @@ class WireGuard:
 
 def lab_secret(file: Path) -> bytes:
     """32 bytes that only the lab's user can read; made by whoever asks first."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        own = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        own = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
         own.touch(0o600)
         own.write_bytes(secrets.token_bytes(32))
-        os.link(own, file)  # all of it or nothing, and the first one stays
-    for left in file.parent.glob(f"{file.name}.*"):
-        left.unlink(missing_ok=True)
+        with suppress(FileExistsError):
+            os.link(own, file)  # all of it or nothing, and the first one stays
+        own.unlink()
     return file.read_bytes()
 
 
@@ -136,16 +129,16 @@ def private_key(secret: bytes, node: str) -> bytes:
     return bytes(raw)
 
 
-def public_key(secret: bytes, node: str) -> bytes:
-    """Its public half."""
-    return crypto_scalarmult_base(private_key(secret, node))
+def public_key(secret: bytes, node: str) -> str:
+    """Its public half, as wg(8) writes it."""
+    return _text(crypto_scalarmult_base(private_key(secret, node)))
 
 
 def configuration(secret: bytes, node: Node, peers: Sequence[Node], port: int) -> str:
     """What wg(8) reads: who is where, and whose packets may come from whom (cryptokey routing)."""
     lines = ["[Interface]", f"PrivateKey = {_text(private_key(secret, node.name))}", f"ListenPort = {port}"]
     for peer in peers:
-        lines += ["[Peer]", f"PublicKey = {_text(public_key(secret, peer.name))}"]
+        lines += ["[Peer]", f"PublicKey = {public_key(secret, peer.name)}"]
         lines += [f"Endpoint = {ip_text(peer.ip)}:{port}", f"AllowedIPs = {peer.pod_cidr}"]
     return "\n".join(lines) + "\n"
 

@@ -67,6 +67,7 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         seed=choices.seed,
         outside=_outside(config, routing),
         # Where pods hang on a Linux bridge, no flows see what they send each other.
+        substitutes=platform.substitutes(cni.devices(config.cni_options)),
         enforces=cni.variants[cni.variant(config.cni_options)].enforces if proxy.attachment == "switch" else (),
     )
 
