@@ -19,11 +19,11 @@ import os
 import select
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from topo import system
 from topo.cluster.errors import PlatformError
@@ -48,7 +48,7 @@ def run(main: Callable[[], int]) -> int:
     except OSError as error:
         raise _refused(error) from error
     _flush()  # else each process that is forked would print what waits
-    # Blocked until the handlers stand: a signal in between must not be lost or kill init's parent alone.
+    # Blocked from here on and taken one by one: no signal may kill init's parent alone.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
     # Init sees the caller's end as its own; it cannot ask for its parent, who is outside its process namespace.
     alive, life = os.pipe()
@@ -61,9 +61,8 @@ def run(main: Callable[[], int]) -> int:
         os.close(alive)
         _init(main)
     os.close(alive)
-    _handle(_FORWARDED, lambda number: _send(init, _PASSED_ON[number]))
     try:
-        return _exit_status(_wait(init))
+        return _exit_status(_pass_on(init))
     finally:
         os.close(life)
 
@@ -71,7 +70,7 @@ def run(main: Callable[[], int]) -> int:
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # As what the caller passes each on to init, which must tell it from one of its own.
 _PASSED_ON: dict[int, int] = {number: signal.SIGRTMIN + 8 + i for i, number in enumerate(_FORWARDED)}
-_ALL = (*_FORWARDED, *_PASSED_ON.values())
+_ALL = (signal.SIGCHLD, *_FORWARDED, *_PASSED_ON.values())
 # How long init waits for the caller to pass on what it got itself, before it takes the signal for its own alone (s).
 _PATIENCE = 0.3
 
@@ -104,8 +103,7 @@ def _init(main: Callable[[], int]) -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
             status = main()
         else:
-            _pass_on_to(lab)
-            status = _exit_status(_wait(lab))
+            status = _exit_status(_compare_and_pass_on(lab))
     except PlatformError as error:
         print(f"mininetes: {error}", file=sys.stderr)
         status = 2
@@ -139,38 +137,48 @@ def _private_mounts() -> None:
     RUN.mkdir()
 
 
-def _handle(numbers: Iterable[int], act: Callable[[int], None]) -> None:
-    def handler(number: int, _: FrameType | None) -> None:
-        act(number)
+def _pass_on(init: int) -> int:
+    """The caller's part: what it is sent goes to init. The wait status of init, once that has ended."""
+    while (status := _reaped(init)) is None:
+        number = _next_signal(None)
+        if number in _PASSED_ON:
+            _send(init, _PASSED_ON[number])
+    return status
 
-    for number in numbers:
-        signal.signal(number, handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
+def _compare_and_pass_on(lab: int) -> int:
+    """Init's part: the lab gets what was sent to the caller alone or to init alone, not what went to all three.
 
-def _pass_on_to(lab: int) -> None:
-    """Init's part: the lab gets what was sent to the caller alone or to init alone, not what went to all three."""
+    What went to all three has reached init before the caller can pass it on, and is taken first, for its number is
+    lower (signal(7)). The wait status of the lab, once that has ended.
+    """
+    originals = {passed: number for number, passed in _PASSED_ON.items()}
     own: set[int] = set()
+    deadline = 0.0
+    while (status := _reaped(lab)) is None:
+        number = _next_signal(max(0.0, deadline - time.monotonic()) if own else None)
+        if number is None:
+            while own:
+                _send(lab, own.pop())
+        elif number in _PASSED_ON:
+            own.add(number)
+            deadline = time.monotonic() + _PATIENCE
+        elif number in originals:
+            if originals[number] in own:
+                own.discard(originals[number])  # sent to all three
+            else:
+                _send(lab, originals[number])
+    return status
 
-    def heard_itself(number: int) -> None:
-        own.add(number)
-        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
 
-    def was_passed_on(number: int) -> None:
-        original = next(n for n, other in _PASSED_ON.items() if other == number)
-        if original in own:
-            own.discard(original)  # sent to all three
-        else:
-            _send(lab, original)
+def _next_signal(timeout: float | None) -> int | None:
+    """The next of the blocked signals, or None after that time (s).
 
-    def nobody_passed_on(_: int) -> None:
-        while own:
-            _send(lab, own.pop())
-
-    _handle([signal.SIGALRM], nobody_passed_on)
-    # What went to all three has reached init before the caller can pass it on, so own signals are handled first.
-    _handle(_FORWARDED, heard_itself)
-    _handle(_PASSED_ON.values(), was_passed_on)
+    Not by handlers: Python runs those between two instructions, so that one which comes just before a system call that
+    waits would be noticed only after it.
+    """
+    found = signal.sigwaitinfo(_ALL) if timeout is None else signal.sigtimedwait(_ALL, timeout)
+    return None if found is None else found.si_signo
 
 
 def _send(pid: int, number: int) -> None:
@@ -178,12 +186,12 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _wait(wanted: int) -> int:
-    """Reap children until `wanted` has ended; its wait status."""
+def _reaped(wanted: int) -> int | None:
+    """Reap all children that have ended; the wait status of `wanted` if it was among them."""
     while True:
-        pid, status = os.wait()
-        if pid == wanted:
-            return status
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid in (0, wanted):
+            return status if pid else None
 
 
 def _exit_status(status: int) -> int:
