@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shlex
 import sys
@@ -22,6 +21,7 @@ from scenarios.cli import Command
 from scenarios.cli.common import Progress, console, json_option, print_json, progress
 from scenarios.cli.inputs import build_options, choices, configure, read
 from scenarios.lab import options, session
+from scenarios.lab.child import in_child
 from scenarios.measure.environment import environment
 from scenarios.report import results, tables
 from topo.cluster.errors import InputError, UserError
@@ -87,7 +87,7 @@ def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object],
     with tempfile.TemporaryDirectory(prefix="mininetes-") as folder:
         for variant in scenario.variants(config):
             file = Path(folder) / "outcome"
-            status = _in_child(partial(_variant, scenario, variant, objects, arguments, file))
+            status = in_child(partial(_variant, scenario, variant, objects, arguments, file))
             if status != 0:
                 return status
             found = pickle.loads(file.read_bytes())
@@ -96,23 +96,6 @@ def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object],
             else:
                 outcomes[variant.name], described, labs = found
     return _save(scenario.name, scenario.compare(outcomes, missing), described, labs, started, arguments)
-
-
-def _in_child(work: Callable[[], int]) -> int:
-    """Do it in a forked process: one that has made a capsule can make no other (unshare(2), CLONE_NEWPID)."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            status = work()
-        finally:
-            os._exit(status)
-    while True:
-        try:
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        except KeyboardInterrupt:  # the child has it too, and takes its lab down
-            continue
 
 
 def _variant(
