@@ -10,7 +10,8 @@ from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import Action, Goto, Output, ToGroup
 from controllers.flow.program import Bucket, Fragment, Writer, match
-from controllers.state import FabricView, Node, Outside, Switch, assign_numbers
+from controllers.numbering import assign_numbers
+from controllers.state import FabricView, Node, Outside, Switch
 
 
 def fragments(view: FabricView) -> Iterable[Fragment]:

@@ -183,9 +183,8 @@ class _Run:
                 case a.Set(target, value):
                     _write(packet, target, value)
                 case a.Copy(source, target):
-                    if source.bits != target.bits:
-                        raise NotUnderstood(f"{action} between fields of different width")
-                    _write(packet, target, _read(packet, source))
+                    low = (1 << min(source.bits, target.bits)) - 1
+                    _write(packet, target, _read(packet, target) & ~low | _read(packet, source) & low)
                 case a.ForgetInPort():
                     packet["in_port"] = 0
                 case a.DecTtl():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Any
-from zlib import crc32
 
 from controllers.flow.fields import ip_number, mac_number
 from controllers.loads import Loads
+from controllers.numbering import assign_numbers
 from controllers.policy.index import NodePolicies, PolicyIndex
 from controllers.services import SERVICE_NAME, ServicePort, ports_of
 from topo.cluster import wiring
@@ -34,6 +34,8 @@ class Lab:
     enforces: tuple[str, ...] = ()
     # "netdev" (userspace) or "system" (the kernel's).
     datapath: str = "system"
+    # Whether the CNI knows pods by identities (controllers/identities.py).
+    identities: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class NodeView:
     outside: tuple[Outside, ...] = ()
     loads: Loads = field(default_factory=dict)
     policies: NodePolicies = field(default_factory=NodePolicies)
+    # Identity of each of its pods, by key; empty for a CNI that knows none.
+    identities: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +114,6 @@ class FabricView:
     services: Mapping[str, ServicePort] = field(default_factory=dict)
     outside: tuple[Outside, ...] = ()
     lab: Lab | None = None
-
-
-def assign_numbers(keys: Iterable[str], bits: int = 30) -> dict[str, int]:
-    """A number in 1..2^bits-1 for each key, stable under other keys coming and going unless two hashes collide.
-
-    Pure: a function of the set of keys, so a controller that starts anew gives the same numbers.
-    """
-    taken: dict[int, str] = {}
-    most = (1 << bits) - 1
-    for start, key in sorted((crc32(key.encode()) & most or 1, key) for key in keys):
-        number = start
-        while number in taken:
-            number = number % most + 1
-        taken[number] = key
-    return {key: number for number, key in taken.items()}
 
 
 def is_ready(node: Object) -> bool:
@@ -217,7 +206,9 @@ class ClusterState:
         peers = tuple(sorted((n for n in self.nodes.values() if n.name != name), key=lambda n: n.name))
         outside = tuple(self.outside.values())
         policies = self.policies.node(name, self.lab.enforces)
-        return NodeView(self.lab, node, pods, peers, self.services, outside, self.loads.get(name, {}), policies)
+        identities = {pod.key: self.policies.identities.of(pod.key) for pod in pods} if self.lab.identities else {}
+        loads = self.loads.get(name, {})
+        return NodeView(self.lab, node, pods, peers, self.services, outside, loads, policies, identities)
 
     def fabric_view(self, name: str) -> FabricView | None:
         """The view of one fabric switch, or None while it is not known."""

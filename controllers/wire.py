@@ -343,8 +343,8 @@ def _set_field(name: str, value: int, mask: int | None = None) -> _Action:
 
 
 def _copy_field(source: f.Field, target: f.Field) -> _Action:
-    """OFPAT_COPY_FIELD of the whole of our field (OpenFlow 1.5, section 7.2.6.10)."""
-    body = struct.pack("!HHH2x", source.bits, _first(source), _first(target))
+    """OFPAT_COPY_FIELD of as many bits as both have (OpenFlow 1.5, section 7.2.6.10)."""
+    body = struct.pack("!HHH2x", min(source.bits, target.bits), _first(source), _first(target))
     for field in (source, target):
         header = bytearray()
         ofp.oxm_serialize_header(ofp.oxm_from_user_header(field.oxm), header, 0)

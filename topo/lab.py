@@ -54,6 +54,8 @@ class Parts:
     seed: int = 0
     # What policies the CNI enforces, as KIND/DIRECTION.
     enforces: tuple[str, ...] = ()
+    # Whether the CNI knows pods by security identities.
+    identities: bool = False
     # What runs in the machine outside the cluster.
     outside: Sequence[Daemon] = ()
     # What stands in for what the kernel lacks, a sentence each.
@@ -259,6 +261,7 @@ class Lab:
             "fabric_mtu": self._mtu,
             "attachment": "bridge" if self.parts.network.bridged else "switch",
             "enforces": list(self.parts.enforces),
+            "identities": self.parts.identities,
             "datapath": self.parts.datapath,
             "load_balancer_pool": str(fabric.load_balancer_pool(config) or ""),
             "options": {"cni": dict(config.cni_options), "proxy": dict(config.proxy_options), "bgp": dict(config.bgp)},

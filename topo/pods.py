@@ -69,7 +69,7 @@ def make(key: str, name: str, node: Node, ip: IPv4Address, network: PodNetwork, 
     if network.on_link:
         address, gateway = f"{ip}/{node.pod_cidr.prefixlen}", str(node.gateway_ip)
     else:
-        address, gateway = f"{ip}/32", network.gateway
+        address, gateway = f"{ip}/32", network.gateway or str(node.gateway_ip)
     links.configure(host.pid, "eth0", address, [("0.0.0.0/0", gateway, "")], loopback=True)
     if not checksums:
         links.checksum_offload_off(host.pid, "eth0")

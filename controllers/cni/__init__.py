@@ -73,6 +73,8 @@ class Cni(ABC):
     name: str
     variants: Mapping[str, Traits]
     option: str = "mode"
+    # Whether it knows pods by security identities (controllers/identities.py).
+    identities: bool = False
     # Further options that the lab file may give.
     options: tuple[str, ...] = ("mtu",)
 

@@ -57,6 +57,7 @@ def _bridge(service_subnet: str, pod_subnet: str) -> Fragment:
     w.flow(t.SPOOF_GUARD, t.NORMAL, match("arp", PktSource=f.FROM_POD), *drop(f.DROP_SPOOF))
     w.flow(t.SPOOF_GUARD, t.LOW, match("arp"), Goto(t.after(t.SPOOF_GUARD)))
     w.flow(t.ARP_RESPONDER, t.MISS, match(), *drop(f.DROP_ARP))
+    w.flow(t.IDENTITY, t.MISS, match(), Goto(t.after(t.IDENTITY)))
 
     w.flow(
         t.UN_SNAT,

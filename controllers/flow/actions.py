@@ -51,7 +51,7 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Copy a whole field into another of the same width."""
+    """Copy a field into another, into its lowest bits if that is wider; of a wider one only as many bits as fit."""
 
     source: Field
     target: Field

@@ -45,8 +45,8 @@ _WALK = f"""\
 A pod of node-1 opens a connection to a Service whose chosen endpoint is a pod of node-2.
 
 1. **{t.CLASSIFIER}** knows the port for a pod's. **{t.SPOOF_GUARD}** lets the packet pass, for its MAC and IP are the
-   pod's own, and **{t.ARP_RESPONDER}** because it is IP. **{t.UN_SNAT}** has nothing to undo,
-   and **{t.SCTP_REPLY}** concerns SCTP alone.
+   pod's own, and **{t.ARP_RESPONDER}** because it is IP. **{t.IDENTITY}** is for CNIs that know them.
+   **{t.UN_SNAT}** has nothing to undo, and **{t.SCTP_REPLY}** concerns SCTP alone.
 2. **{t.CONNTRACK}** looks the connection up: it is new, so **{t.CONNTRACK_STATE}** sends it to **{t.SERVICE_LB}**.
    The flow of the Service's address and port hands it to its group, one bucket of which is chosen by a hash of the
    connection. The bucket remembers the connection and rewrites its destination to the endpoint. A Service without

@@ -155,7 +155,7 @@ HAIRPIN = _register("Hairpin", 0, (4, 4), (10, 90), "the packet leaves by the po
 MASQUERADE = _register("Masquerade", 0, (5, 5), (14, 85), "the client is hidden behind this node's address")
 REPLY = _register("Reply", 0, (6, 6), (11, 78), "the packet answers a connection that was allowed")
 OUT_PORT = _register("OutPort", 1, (0, 31), (40, 90), "OpenFlow port the packet will leave by")
-DROP_SPOOF, DROP_INVALID, DROP_ARP, DROP_NO_ROUTE, DROP_NO_LOCAL, DROP_SOURCE_RANGE = 1, 2, 3, 4, 5, 6
+DROP_SPOOF, DROP_INVALID, DROP_ARP, DROP_NO_ROUTE, DROP_NO_LOCAL, DROP_SOURCE_RANGE, DROP_IDENTITY = 1, 2, 3, 4, 5, 6, 7
 DROP_EGRESS_POLICY, DROP_INGRESS_POLICY, DROP_DENIED_REPLY = 16, 17, 18
 DROP_REASON = _register(
     "DropReason",
@@ -170,6 +170,7 @@ DROP_REASON = _register(
         DROP_NO_ROUTE: "NoRoute",
         DROP_NO_LOCAL: "NoLocalEndpoint",
         DROP_SOURCE_RANGE: "SourceRange",
+        DROP_IDENTITY: "InvalidIdentity",
         DROP_EGRESS_POLICY: "EgressPolicy",
         DROP_INGRESS_POLICY: "IngressPolicy",
         DROP_DENIED_REPLY: "ReplyOfDeniedConnection",
@@ -179,6 +180,7 @@ SWAP = _register("Swap", 3, (0, 31), (8, 8), "an ARP request's target address wh
 SERVICE = _register("Service", 4, (0, 31), (24, 27), "number of the set of endpoints to choose from")
 ENDPOINT = _register("Endpoint", 5, (0, 15), (24, 27), "the chosen endpoint's number in its set; 0: none yet")
 INDEX = _register("Index", 5, (16, 31), (24, 27), "which of the set's endpoints is chosen, counted from 0")
+IDENTITY = _register("Identity", 6, (0, 23), (9, 74), "the sender's security identity, where the CNI knows identities")
 REGISTERS: tuple[Register, ...] = (
     PKT_SOURCE,
     HAIRPIN,
@@ -190,6 +192,7 @@ REGISTERS: tuple[Register, ...] = (
     SERVICE,
     ENDPOINT,
     INDEX,
+    IDENTITY,
 )
 
 

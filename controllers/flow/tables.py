@@ -30,6 +30,7 @@ class Table:
 CLASSIFIER = Table(0, "Classifier", "Classification", "in_port decides PktSource")
 SPOOF_GUARD = Table(5, "SpoofGuard", "Validation", "a pod uses only its own MAC and IP")
 ARP_RESPONDER = Table(8, "ARPResponder", "Validation", "answers every ARP request itself; ARP ends here")
+IDENTITY = Table(9, "Identity", "Validation", "which security identity sent it, where the CNI knows identities")
 UN_SNAT = Table(10, "UnSNAT", "ConntrackState", "replies to masqueraded connections get their client back")
 SCTP_REPLY = Table(11, "SctpReply", "ConntrackState", "asks SctpMemory whether an SCTP packet is an answer")
 CONNTRACK = Table(12, "Conntrack", "ConntrackState", "looks the connection up and undoes or repeats its NAT")
@@ -68,6 +69,7 @@ POD_BRIDGE: Pipeline = (
     CLASSIFIER,
     SPOOF_GUARD,
     ARP_RESPONDER,
+    IDENTITY,
     UN_SNAT,
     SCTP_REPLY,
     CONNTRACK,

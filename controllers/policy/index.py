@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from controllers.flow.fields import ip_text
+from controllers.identities import Identities
 from controllers.policy import clauses, read
 from controllers.policy.clauses import Conjunction, Draft, PortMatch
 from controllers.policy.evaluate import Cluster
@@ -96,6 +97,7 @@ class PolicyIndex:
     def __init__(self) -> None:
         self.policies: dict[tuple[str, str], Policy] = {}
         self.pods: dict[str, Pod] = {}
+        self.identities = Identities()
         self._namespaces: dict[str, Object] = {}
         self._pods_in: dict[str, dict[str, Pod]] = {}
         self._drafts: dict[tuple[str, str], tuple[Draft, ...]] = {}
@@ -132,6 +134,7 @@ class PolicyIndex:
                 self._namespaces[name] = thing
             if self._labels(name) != before:
                 for pod in self._pods_in.get(name, {}).values():
+                    self.identities.put(pod, self._labels(name))
                     self._regroup(pod)
         elif (policy := read.policy(thing)) is not None:
             key = kind, policy.key
@@ -158,7 +161,10 @@ class PolicyIndex:
         if pod is not None:
             self.pods[key] = self._pods_in.setdefault(pod.namespace, {})[key] = pod
             self._count(pod, 1)
+            self.identities.put(pod, self._labels(pod.namespace))
             self._regroup(pod)
+        else:
+            self.identities.take(key)
         self._version += 1
 
     def _count(self, pod: Pod, step: int) -> None:

@@ -10,9 +10,9 @@ from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import ZONE, Action, Ct, Goto, Learn, Multipath, Nat, Resubmit, Set, ToGroup
 from controllers.flow.program import Bucket, Writer, learned_cookie, match
+from controllers.numbering import assign_numbers
 from controllers.proxy.frontends import EndpointSet
 from controllers.services import Endpoint
-from controllers.state import assign_numbers
 
 # The fields by which every connection counts for itself (ovs-actions(7), "multipath").
 CONNECTION = "symmetric_l3l4+udp"

@@ -69,6 +69,7 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         # Where pods hang on a Linux bridge, no flows see what they send each other.
         substitutes=platform.substitutes(cni.devices(config.cni_options)),
         enforces=cni.variants[cni.variant(config.cni_options)].enforces if proxy.attachment == "switch" else (),
+        identities=cni.identities,
     )
 
 

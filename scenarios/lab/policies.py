@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from controllers.flow.fields import ip_number, ip_text
+from controllers.identities import RESERVED
 from controllers.policy.evaluate import Cluster, Decision, End, Verdict, judge
 from controllers.policy.index import PolicyIndex
 from controllers.policy.model import DIRECTIONS, EGRESS, INGRESS, PROTOCOLS, Pod, Policy
@@ -40,14 +41,28 @@ def warnings(thing: Object, enforces: Collection[str], cni: str, proxy: str) -> 
     yield f"{what} has no effect: CNI {cni} with proxy mode {proxy} does not enforce it"
 
 
-def cluster(lab: Lab) -> Cluster:
-    """What the lab's policies speak of; of policies only what this lab enforces."""
+def _index(lab: Lab) -> PolicyIndex:
     index = PolicyIndex()
     for thing in lab.store:
         index.apply(thing["kind"], "ADDED", thing)
+    return index
+
+
+def cluster(lab: Lab) -> Cluster:
+    """What the lab's policies speak of; of policies only what this lab enforces."""
     nodes = {int(a): n.name for n in lab.nodes.values() for a in (n.ip, n.gateway_ip)}
-    whole = index.cluster(nodes)
+    whole = _index(lab).cluster(nodes)
     return replace(whole, policies=[_enforced(p, lab.parts.enforces) for p in whole.policies])
+
+
+def identities(lab: Lab) -> list[dict[str, Any]]:
+    """Number, labels and pods of every security identity. Raises InputError if the lab's CNI knows none."""
+    if not lab.parts.identities:
+        raise InputError("identity", f"CNI {lab.config.cni} knows no identities", "a lab with CNI cilium")
+    found: list[dict[str, Any]] = [{"identity": n, "labels": [text], "pods": []} for n, text in RESERVED.items()]
+    for number, (labels, pods) in _index(lab).identities.table().items():
+        found.append({"identity": number, "labels": labels.split(","), "pods": pods})
+    return found
 
 
 def _enforced(policy: Policy, enforces: Collection[str]) -> Policy:

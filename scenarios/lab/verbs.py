@@ -330,6 +330,10 @@ def _policy_matrix(request: Request) -> Any:
         return policies.matrix(request.lab, values["ports"], values["namespaces"], prober)
 
 
+def _identities(request: Request) -> Any:
+    return policies.identities(request.lab)
+
+
 VERBS: Mapping[str, Callable[[Request], Any]] = {
     "apply": _apply,
     "delete": _delete,
@@ -340,6 +344,7 @@ VERBS: Mapping[str, Callable[[Request], Any]] = {
     "flow-diff": _flow_diff,
     "controller": _controller,
     "get": _get,
+    "identities": _identities,
     "policy-explain": _policy_explain,
     "policy-matrix": _policy_matrix,
     "switch": _switch,

@@ -35,7 +35,7 @@ from controllers.flow.program import (
     match,
     match_text,
 )
-from controllers.state import assign_numbers
+from controllers.numbering import assign_numbers
 from controllers.sync import Held, is_ours, resync
 
 # CRC-32 gives these two the same number, and texts that differ only in them too.

@@ -65,6 +65,8 @@ def uplink(view: NodeView) -> Program:
 PROGRAMS: dict[str, Callable[[], Program]] = {
     "br-int-flannel": lambda: pods_only(cluster("flannel")["node-1"]),
     "br-int-calico": lambda: pods_only(cluster("calico")["node-1"]),
+    "br-int-cilium": lambda: pods_only(cluster("cilium")["node-1"]),
+    "br-ex-cilium-native": lambda: uplink(cluster("cilium", mode="native")["node-1"]),
     "br-ex-flannel": lambda: uplink(cluster("flannel")["node-1"]),
     "br-ex-calico": lambda: uplink(cluster("calico")["node-1"]),
     "service-ports": lambda: services(cluster("flannel")["node-1"]),

@@ -14,8 +14,11 @@ from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import (
     LOCAL,
+    Copy,
+    Output,
 )
 from controllers.flow.fields import ip_number, mac_number
+from controllers.flow.program import Writer, match
 from controllers.simulate import Packet, Switch, Trace
 from controllers.state import NodeView, Pod
 from topo.cluster.wiring import GATEWAY_PORT, PATCH_PORT, TUNNEL_PORT, UPLINK_PORT, WIRE_PORT
@@ -378,3 +381,11 @@ def test_uplink_bridge_keeps_what_is_the_nodes_own_apart_from_what_is_its_pods(c
     assert [port for port, _ in wire.run(arp(C, own.ip, in_port=WIRE_PORT)).outputs] == [LOCAL]
     trace = wire.run({**to_node, "nw_dst": A.ip})
     assert [port for port, _ in trace.outputs] == ([PATCH_PORT] if cni == "calico" else [])
+
+
+def test_a_copy_between_fields_of_unequal_width_takes_the_lowest_bits_of_each() -> None:
+    w = Writer("test", "copy")
+    w.flow(t.CLASSIFIER, 1, match("ip"), Copy(f.IP_DST, f.ETH_DST), Copy(f.ETH_SRC, f.IP_SRC), Output(1))
+    packet = {"in_port": 2, "dl_src": 0xA1A2A3A4A5A6, "dl_dst": 0xB1B2B3B4B5B6, "dl_type": 0x800, "nw_src": 0}
+    [(_, sent)] = Switch({"": w.fragment()}).run({**packet, "nw_dst": 0x01020304}).outputs
+    assert (sent["dl_dst"], sent["nw_src"]) == (0xB1B201020304, 0xA3A4A5A6)

@@ -13,7 +13,6 @@ from controllers.flow.actions import (
     SNAT_ZONE,
     ZONE,
     Action,
-    Copy,
     Ct,
     DecTtl,
     ForgetInPort,
@@ -208,7 +207,6 @@ def test_output_to_a_dead_port_is_lost() -> None:
         (Set(f.PKT_SOURCE, 1),),
         (Set(f.PKT_SOURCE, 16), Output(1)),
         (Set(f.ARP_OP, 2), Output(1)),  # no such field in an IP packet
-        (Copy(f.ETH_SRC, f.IP_SRC), Output(1)),
         (Ct(ZONE, SECOND, mark=1),),
         (Ct(ZONE, SECOND, nat=Nat()), Output(1)),
     ],

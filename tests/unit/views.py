@@ -96,13 +96,17 @@ EVERY_TYPE = {port.key: port for port in (PLAIN, INSIDE, NODE_PORT, EXTERNAL, BA
 STICKY = typed(18, "sticky:80/tcp", 8, affinity=60)
 
 
-def cluster(cni: str) -> dict[str, NodeView]:
-    """The view of every node, by name."""
-    gateway_mac = CNIS[cni].plan(1500, {}).gateway_mac
-    lab = Lab(POD_SUBNET, SERVICE_SUBNET, cni, "ovs", 1500)
+def cluster(cni: str, **options: object) -> dict[str, NodeView]:
+    """The view of every node, by name; options: the CNI's."""
+    gateway_mac = CNIS[cni].plan(1500, options).gateway_mac
+    lab = Lab(POD_SUBNET, SERVICE_SUBNET, cni, "ovs", 1500, {"cni": options})
+    identities = {pod.key: 1000 + pod.port for pods in PODS.values() for pod in pods} if CNIS[cni].identities else {}
     nodes = [node(1, gateway_mac), node(2, gateway_mac), node(3, gateway_mac, ready=False)]
     return {
-        one.name: NodeView(lab, one, PODS[one.name], tuple(x for x in nodes if x is not one), SERVICES) for one in nodes
+        one.name: NodeView(
+            lab, one, PODS[one.name], tuple(x for x in nodes if x is not one), SERVICES, identities=identities
+        )
+        for one in nodes
     }
 
 
