@@ -14,7 +14,7 @@ OPTIONS := $(if $(CNI),--cni $(CNI)) $(if $(PROXY),--proxy $(PROXY)) $(if $(NODE
            $(if $(DATAPATH),--datapath $(DATAPATH)) $(if $(LAB),--lab $(LAB)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install packages scenario list test lint unit switch lab bench golden clean
+.PHONY: help install packages scenario list test lint unit switch lab browser bench golden clean
 
 help: ## this list
 	@echo "mininetes: Kubernetes networking, emulated with real packets on one machine"
@@ -71,6 +71,11 @@ switch: install ## only the tests against one private Open vSwitch
 
 lab: install ## only the tests with whole labs
 	@$(BIN)/pytest -q -n 2 --dist loadfile tests/lab
+
+# Not part of `make test`: a browser is 300 MB, and what else there is of the report is tested without it.
+browser: install ## look at report.html in a real browser (installs chromium; needs sudo once)
+	@command -v chromium > /dev/null || $(MAKE) --no-print-directory packages PACKAGES=chromium
+	@$(BIN)/pytest -q tests/unit/test_report_html.py
 
 bench: install ## benchmarks against their goals
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -252,15 +252,17 @@ def _cell(one: Measurement | None, column: Column) -> str:
 
 
 def _curves(column: Column, found: Mapping[str, Mapping[tuple[str, str], Measurement]]) -> Curves:
-    lines = {
-        mode: tuple(
-            (float(size), m.summary.p50 / column.scale)
-            for (name, size), m in of.items()
-            if name == column.name and m.summary
-        )
+    of_modes = {
+        mode: [(float(size), m.summary) for (name, size), m in of.items() if name == column.name and m.summary]
         for mode, of in found.items()
     }
-    return Curves(f"proxy-scaling {column.name}", "Services", column.title, {k: v for k, v in lines.items() if v})
+    of_modes = {mode: of for mode, of in of_modes.items() if of}
+    by = column.scale
+    lines = {mode: tuple((size, s.p50 / by) for size, s in of) for mode, of in of_modes.items()}
+    spread = {
+        mode: tuple((size, s.spread.low / by, s.spread.high / by) for size, s in of) for mode, of in of_modes.items()
+    }
+    return Curves(f"proxy-scaling {column.name}", "Services", column.title, lines, spread)
 
 
 def _against_published(found: Mapping[str, Mapping[tuple[str, str], Measurement]], sizes: Sequence[str]) -> TextTable:

@@ -21,7 +21,7 @@ from scenarios import Comparison, Context, Outcome, Scenario, Variant
 from scenarios.cli import Command
 from scenarios.cli.common import Progress, console, json_option, print_json, progress
 from scenarios.cli.inputs import build_options, choices, configure, read
-from scenarios.lab import options, session
+from scenarios.lab import options, session, topology
 from scenarios.lab.child import in_child
 from scenarios.measure.environment import environment
 from scenarios.report import results, tables
@@ -107,7 +107,7 @@ def _variant(
 
         def work(lab: Lab) -> int:
             found = scenario.run(Context(lab, say, arguments.repeats, arguments.seconds))
-            file.write_bytes(pickle.dumps((found, _described(lab, arguments), _lab(lab))))
+            file.write_bytes(pickle.dumps((found, _described(lab, arguments), _lab(lab) | {"variant": variant.name})))
             return 0
 
         try:
@@ -138,7 +138,7 @@ def _lab(lab: Lab) -> dict[str, object]:
     for name in ("pod_subnet", "service_subnet", "node_subnet"):
         config[name] = str(config[name])
     config["load_balancer_pool"] = str(config["load_balancer_pool"] or "")
-    return {**config, "pod_mtu": lab.parts.network.mtu}
+    return {**config, "pod_mtu": lab.parts.network.mtu, "topology": topology.describe(lab)}
 
 
 def _save(
@@ -160,6 +160,7 @@ def _save(
         notes=(*outcome.notes, *(f"Not as expected: {text}" for text in outcome.failed)),
         tables=tuple(outcome.tables),
         curves=tuple(outcome.curves),
+        failed=tuple(outcome.failed),
     )
     folder = results.write(result, outcome.samples, arguments.results)
     _give_to_caller(folder)
@@ -172,7 +173,7 @@ def _save(
         out.print(tables.notes(result) if result.tables else tables.table(result))
         if costs := tables.cost_table(result):
             out.print(costs)
-        out.print(f"saved in {folder}/: result.json, samples.csv, report.md, plots")
+        out.print(f"saved in {folder}/: report.html, result.json, samples.csv, report.md, plots")
     return 1 if outcome.failed else 0
 
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 Points = tuple[tuple[float, float], ...]
+Bands = tuple[tuple[float, float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """One picture. x, y: what the axes show, with units; lines: name -> (x, y) points."""
+    """One picture. x, y: what the axes show, with units; lines: name -> (x, y) points.
+
+    spread: name -> (x, least repeat, greatest repeat), where they are known.
+    """
 
     title: str
     x: str
     y: str
     lines: Mapping[str, Points]
+    spread: Mapping[str, Bands] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
@@ -27,10 +32,11 @@ class Curves:
 
 def read(document: Mapping[str, object]) -> Curves:
     """From result.json."""
-    lines = document["lines"]
-    assert isinstance(lines, dict)
+    lines, spread = document["lines"], document.get("spread", {})
+    assert isinstance(lines, dict) and isinstance(spread, dict)
     points = {name: tuple((float(x), float(y)) for x, y in found) for name, found in lines.items()}
-    return Curves(str(document["title"]), str(document["x"]), str(document["y"]), points)
+    bands = {name: tuple((float(x), float(low), float(high)) for x, low, high in of) for name, of in spread.items()}
+    return Curves(str(document["title"]), str(document["x"]), str(document["y"]), points, bands)
 
 
 def draw(curves: Curves, path: Path, salt: str) -> None:
@@ -41,7 +47,10 @@ def draw(curves: Curves, path: Path, salt: str) -> None:
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, points in curves.lines.items():
-        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        (line,) = axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        if bands := curves.spread.get(name):
+            xs, low, high = zip(*bands, strict=True)
+            axes.fill_between(xs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_title(curves.title)

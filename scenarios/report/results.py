@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scenarios.measure.stats import RepeatSummary, Spread, Summary
-from scenarios.report import curves
+from scenarios.report import curves, html, schema
 from scenarios.report import tables as report
 from scenarios.report.curves import Curves
 from topo.cluster.errors import InputError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SCHEMA = "mininetes/result/v1"  # A reader of v1 may rely on every key there is now; a change of meaning is a v2.
+SCHEMA = schema.NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,10 @@ class TextTable:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """started: ISO 8601. lab: a plain dict; its "shaped" (or "fabric") tells whether links were shaped."""
+    """started: ISO 8601. lab: a plain dict; its "shaped" (or "fabric") tells whether links were shaped.
+
+    warnings: why the figures are to be doubted; failed: what was not as the scenario expects.
+    """
 
     scenario: str
     started: str
@@ -78,6 +81,8 @@ class Result:
     notes: tuple[str, ...] = ()
     tables: tuple[TextTable, ...] = ()
     curves: tuple[Curves, ...] = ()
+    warnings: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
     schema: str = SCHEMA
 
 
@@ -96,6 +101,7 @@ def write(result: Result, samples: Iterable[Samples], folder: Path) -> Path:
             curves.draw(one, begun / one.file, SCHEMA)
             plots.append(begun / one.file)
         (begun / "report.md").write_text(report.markdown(result, plots=[plot.name for plot in plots]))
+        (begun / "report.html").write_text(html.page(result))
         begun.chmod(0o755)  # mkdtemp makes it private.
         return _rename_to_free(begun, folder / folder_name(result))
     except BaseException:
@@ -112,17 +118,23 @@ def read(folder: Path) -> Result:
         raise InputError(str(path), f"cannot be read ({problem.strerror})", "a result folder") from None
     except ValueError as problem:
         raise InputError(str(path), f"is not JSON ({problem})") from None
-    found = document.get("schema") if isinstance(document, dict) else None
-    if found != SCHEMA:
-        raise InputError(f"{path}: schema", f"unknown schema {found!r}", SCHEMA)
-    try:
-        measurements = tuple(_measurement(one) for one in document.pop("measurements"))
-        tables = tuple(_table(one) for one in document.pop("tables", ()))
-        drawn = tuple(curves.read(one) for one in document.pop("curves", ()))
-        notes = tuple(document.pop("notes"))
-        return Result(measurements=measurements, notes=notes, tables=tables, curves=drawn, **document)
-    except (KeyError, TypeError, AttributeError) as problem:
-        raise InputError(str(path), f"does not fit {SCHEMA} ({problem})") from None
+    schema.check(document, str(path))
+    measurements = tuple(_measurement(one) for one in document.pop("measurements"))
+    tables = tuple(_table(one) for one in document.pop("tables", ()))
+    drawn = tuple(curves.read(one) for one in document.pop("curves", ()))
+    return Result(
+        scenario=document["scenario"],
+        started=document["started"],
+        command=document["command"],
+        environment=document["environment"],
+        lab=document["lab"],
+        measurements=measurements,
+        notes=tuple(document["notes"]),
+        tables=tables,
+        curves=drawn,
+        warnings=tuple(document.get("warnings", ())),
+        failed=tuple(document.get("failed", ())),
+    )
 
 
 def folder_name(result: Result) -> str:
@@ -135,11 +147,17 @@ def _table(document: dict[str, Any]) -> TextTable:
 
 
 def _measurement(document: dict[str, Any]) -> Measurement:
-    repeats = tuple(Summary(**run) for run in document.pop("repeats"))
-    summary = document.pop("summary")
+    repeats = tuple(Summary(**_known(Summary, run)) for run in document["repeats"])
+    summary = document["summary"]
     if summary is not None:
-        summary = RepeatSummary(**{**summary, "spread": Spread(**summary["spread"])})
-    return Measurement(repeats=repeats, summary=summary, **document)
+        spread = Spread(**_known(Spread, summary["spread"]))
+        summary = RepeatSummary(**{**_known(RepeatSummary, summary), "spread": spread})
+    return Measurement(**{**_known(Measurement, document), "repeats": repeats, "summary": summary})
+
+
+def _known(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
+    """What this version knows of it: a later one may have added keys."""
+    return {name: document[name] for name in kind.__dataclass_fields__ if name in document}  # type: ignore[attr-defined]
 
 
 def _write_samples(samples: Iterable[Samples], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ LEGEND = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement on one path, as text. kind: the measurement's label with its unit."""
+    """One measurement on one path, as text. kind: the measurement's label with its unit; value: what was measured."""
 
     kind: str
     path: str
@@ -43,6 +43,7 @@ class Row:
     ratio: str
     spread: str
     lost: str
+    value: float | None = field(default=None, compare=False)
 
     def cells(self) -> tuple[str, ...]:
         return (self.path, self.baseline, self.measured, self.ratio, self.spread, self.lost)
@@ -57,7 +58,7 @@ def rows(result: Result) -> tuple[Row, ...]:
 
     A baseline is the first column of the other paths' rows; where it is alone, it has a row of its own.
     """
-    measured = [one for one in result.measurements if not _is_cost(one)]
+    measured = [one for one in result.measurements if not is_cost(one)]
     base = {one.name: one for one in measured if one.path == BASELINE}
     others = [one for one in measured if one.path != BASELINE]
     names = list(dict.fromkeys(one.name for one in measured))
@@ -70,9 +71,9 @@ def rows(result: Result) -> tuple[Row, ...]:
 
 def cost_rows(result: Result) -> tuple[tuple[str, ...], ...]:
     """What the lab itself used while each path was measured: a heading row, then a row a kind; empty if not taken."""
-    costs = [one for one in result.measurements if _is_cost(one)]
+    costs = [one for one in result.measurements if is_cost(one)]
     paths = tuple(dict.fromkeys(one.path for one in costs))
-    cells = {(one.name, one.path): _number(one.summary.p50, one.unit) for one in costs if one.summary}
+    cells = {(one.name, one.path): number(one.summary.p50, one.unit) for one in costs if one.summary}
     units = {one.name: one.unit for one in costs}
     body = tuple(
         (f"{name} ({unit})", *(cells.get((name, path), NONE) for path in paths)) for name, unit in units.items()
@@ -80,7 +81,8 @@ def cost_rows(result: Result) -> tuple[tuple[str, ...], ...]:
     return (("Lab's own use", *paths), *body) if body else ()
 
 
-def _is_cost(one: Measurement) -> bool:
+def is_cost(one: Measurement) -> bool:
+    """Whether it is what the lab used, and not what was asked of it."""
     return one.unit == "CPUs" or one.unit.startswith("MiB")
 
 
@@ -114,6 +116,7 @@ def shaping(lab: Mapping[str, object]) -> str:
 def markdown(result: Result, plots: Sequence[str] = ()) -> str:
     """The report. plots: file names of images to show."""
     lines = [f"# {result.scenario}", "", f"Started {result.started} by `{result.command}`.", "", shaping(result.lab)]
+    lines += [line for text in result.warnings for line in ("", f"**Warning:** {text}")]
     for own in result.tables:
         lines += ["", f"## {own.title}", "", _line(own.columns), _line("---" for _ in own.columns)]
         lines += [_line(row) for row in own.rows]
@@ -128,26 +131,31 @@ def markdown(result: Result, plots: Sequence[str] = ()) -> str:
     if result.notes:
         lines += ["", "## Notes", "", *(f"- {note}" for note in result.notes)]
     lines += ["", "## Measured on", "", _line(("what", "value")), _line(("---", "---"))]
-    lines += [_line((key, _plain(value))) for key, value in result.environment.items()]
+    lines += [_line((key, plain(value))) for key, value in result.environment.items()]
     return "\n".join(lines) + "\n"
 
 
 def table(result: Result) -> Table:
     """The same rows for a terminal."""
-    caption = "\n".join((shaping(result.lab), LEGEND, *result.notes))
+    caption = "\n".join((*warnings(result), shaping(result.lab), LEGEND, *result.notes))
     shown = Table(title=result.scenario, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
-    for number, column in enumerate(("Measurement", *COLUMNS)):
-        shown.add_column(column, justify="left" if number < 2 else "right")
+    for place, column in enumerate(("Measurement", *COLUMNS)):
+        shown.add_column(column, justify="left" if place < 2 else "right")
     for kind, group in groupby(rows(result), key=lambda row: row.kind):
-        for number, row in enumerate(group):
-            shown.add_row("" if number else kind, *row.cells())
+        for place, row in enumerate(group):
+            shown.add_row("" if place else kind, *row.cells())
         shown.add_section()
     return shown
 
 
 def notes(result: Result) -> str:
     """What a reader of the scenario's own tables must know."""
-    return "\n".join((shaping(result.lab), *result.notes))
+    return "\n".join((*warnings(result), shaping(result.lab), *result.notes))
+
+
+def warnings(result: Result) -> tuple[str, ...]:
+    """Why the figures are to be doubted."""
+    return tuple(f"Warning: {text}" for text in result.warnings)
 
 
 def text_tables(result: Result) -> list[Table]:
@@ -175,10 +183,10 @@ def cost_table(result: Result) -> Table | None:
 
 
 def _row(one: Measurement, base: Measurement | None) -> Row:
-    unit = "Gbit/s" if one.unit == "bit/s" else "µs" if one.unit == "us" else one.unit
+    _, unit = shown_unit(one.unit)
     ratio, spread = NONE, NONE
     if one.summary is not None:
-        spread = f"{_number(one.summary.spread.low, one.unit)} to {_number(one.summary.spread.high, one.unit)}"
+        spread = f"{number(one.summary.spread.low, one.unit)} to {number(one.summary.spread.high, one.unit)}"
         if base is not None and base.summary is not None and base.summary.p50:
             ratio = f"{one.summary.p50 / base.summary.p50:.2f}"
     return Row(
@@ -189,6 +197,7 @@ def _row(one: Measurement, base: Measurement | None) -> Row:
         ratio=ratio,
         spread=spread,
         lost=_lost(one),
+        value=one.summary.p50 if one.summary else None,
     )
 
 
@@ -197,10 +206,10 @@ def _cell(one: Measurement | None) -> str:
         return NONE
     if one.summary is None:
         return one.note or NONE
-    middle = _number(one.summary.p50, one.unit)
+    middle = number(one.summary.p50, one.unit)
     if one.unit == "bit/s":
         return middle
-    return f"{middle} ({_number(one.summary.p90, one.unit)}, {_number(one.summary.p99, one.unit)})"
+    return f"{middle} ({number(one.summary.p90, one.unit)}, {number(one.summary.p99, one.unit)})"
 
 
 def _lost(one: Measurement) -> str:
@@ -214,9 +223,14 @@ def _lost(one: Measurement) -> str:
     return str(one.lost)
 
 
-def _number(value: float, unit: str) -> str:
+def shown_unit(unit: str) -> tuple[float, str]:
+    """What a value of the unit is divided by to be shown, and the unit that is then shown."""
+    return {"bit/s": (1e9, "Gbit/s"), "us": (1.0, "µs")}.get(unit, (1.0, unit))
+
+
+def number(value: float, unit: str) -> str:
     """Three significant digits are more than such a measurement is worth; none is cut before the point."""
-    scaled = value / 1e9 if unit == "bit/s" else value
+    scaled = value / shown_unit(unit)[0]
     digits = 0 if scaled >= 100 else 1 if scaled >= 10 else 2 if scaled >= 1 else 3
     return f"{scaled:.{digits}f}"
 
@@ -225,7 +239,8 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """A value of the environment as text."""
     if value is None:
         return NONE
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

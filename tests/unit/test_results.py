@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 from dataclasses import replace
@@ -11,9 +12,10 @@ import pytest
 
 from scenarios.measure.stats import repeat_summary, summary
 from scenarios.measure.suite import Run, combine
-from scenarios.report import results
+from scenarios.report import results, schema
 from scenarios.report import tables as report
-from scenarios.report.results import Measurement, Result, Samples
+from scenarios.report.curves import Curves
+from scenarios.report.results import Measurement, Result, Samples, TextTable
 from topo.cluster.errors import InputError
 
 
@@ -35,6 +37,10 @@ RESULT = Result(
         Measurement("icmp_rtt", "ClusterIP", "us", note="not measured: a ClusterIP answers no ICMP"),
     ),
     notes=("a note",),
+    tables=(TextTable("own", ("a", "b"), (("1", "2"),)),),
+    curves=(Curves("growth", "n", "s", {"one": ((1.0, 2.0), (10.0, 3.0))}, {"one": ((1.0, 1.5, 2.5),)}),),
+    warnings=("a warning",),
+    failed=("a failure",),
 )
 SAMPLES = [Samples("tcp_rr", "other node", 1, "us", (1.5, 2.0)), Samples("tcp_rr", "other node", 2, "us", (3.0,))]
 
@@ -44,7 +50,9 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert folder.name == "20240506-070809-paths"
     assert results.read(folder) == RESULT
     assert sorted(file.name for file in folder.iterdir()) == [
+        "growth.svg",
         "latency.svg",
+        "report.html",
         "report.md",
         "result.json",
         "samples.csv",
@@ -69,7 +77,7 @@ def test_no_folder_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_there_is_no_plot_without_values(tmp_path: Path) -> None:
-    folder = results.write(replace(RESULT, measurements=RESULT.measurements[-1:]), [], tmp_path)
+    folder = results.write(replace(RESULT, measurements=RESULT.measurements[-1:], curves=()), [], tmp_path)
     assert not list(folder.glob("*.svg"))
     assert ".svg" not in (folder / "report.md").read_text()
 
@@ -104,6 +112,30 @@ def test_what_is_no_result_is_refused(tmp_path: Path, text: str, message: str) -
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(InputError, match=message):
         results.read(tmp_path)
+
+
+def test_what_does_not_fit_the_schema_is_named_by_its_place(tmp_path: Path) -> None:
+    folder = results.write(RESULT, SAMPLES, tmp_path)
+    document = json.loads((folder / "result.json").read_text())
+    for change, place in (
+        (lambda d: d["measurements"][1].pop("unit"), r"\$\.measurements\[1\]: .*'unit' is a required property"),
+        (lambda d: d["measurements"][0].update(lost=-1), r"\$\.measurements\[0\]\.lost"),
+        (lambda d: d["measurements"][0].update(repeats=[]), r"\$\.measurements\[0\]\.repeats"),
+        (lambda d: d.update(notes="text"), r"\$\.notes"),
+    ):
+        broken = copy.deepcopy(document)
+        change(broken)
+        with pytest.raises(InputError, match=place):
+            schema.check(broken, "result.json")
+
+
+def test_keys_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
+    folder = results.write(RESULT, SAMPLES, tmp_path)
+    document = json.loads((folder / "result.json").read_text())
+    for part in (document, document["measurements"][0], document["measurements"][0]["repeats"][0]):
+        part["later"] = 1
+    (folder / "result.json").write_text(json.dumps(document))
+    assert results.read(folder) == RESULT
 
 
 def test_a_folder_without_a_result_is_refused(tmp_path: Path) -> None:
