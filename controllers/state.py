@@ -42,7 +42,8 @@ class Lab:
 class Node:
     """A Kubernetes node: its address on the fabric, its slice of the pod subnet, the MACs of br-ex and gw0.
 
-    zone: its label topology.kubernetes.io/zone, or "".
+    zone: its label topology.kubernetes.io/zone, or "". subnet: of the fabric, that it is in; nodes of one subnet are
+    neighbours.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Node:
     pod_cidr: str
     ready: bool
     zone: str = ""
+    subnet: str = ""
 
     @property
     def gateway_ip(self) -> int:
@@ -101,6 +103,8 @@ class NodeView:
     policies: NodePolicies = field(default_factory=NodePolicies)
     # Identity of each of its pods, by key; empty for a CNI that knows none.
     identities: Mapping[str, int] = field(default_factory=dict)
+    # Addresses of every node's pods, by node.
+    addresses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ class ClusterState:
         self.policies = PolicyIndex()
         self.down: frozenset[tuple[str, int]] = frozenset()
         self._pods: dict[str, dict[str, Pod]] = {}
+        self._addresses: Mapping[str, tuple[int, ...]] = {}
         self._home: dict[str, str] = {}
         self._service_objects: dict[str, Object] = {}
         self._slices: dict[str, dict[str, Object]] = {}
@@ -189,12 +194,16 @@ class ClusterState:
             into[key] = value
 
     def _pod(self, key: str, thing: Object | None) -> None:
-        self._pods.get(self._home.pop(key, ""), {}).pop(key, None)
+        before = self._home.pop(key, "")
+        had = self._pods.get(before, {}).pop(key, None)
         pod = thing and _pod(key, thing)
-        if thing is not None and pod:
-            home = thing["spec"]["nodeName"]
+        home = thing["spec"]["nodeName"] if thing is not None and pod else ""
+        if pod:
             self._home[key] = home
             self._pods.setdefault(home, {})[key] = pod
+        if (before, had and had.ip) != (home, pod and pod.ip):
+            changed = {name: tuple(sorted(p.ip for p in self._pods[name].values())) for name in {before, home} - {""}}
+            self._addresses = {name: found for name, found in {**self._addresses, **changed}.items() if found}
 
     def node_view(self, name: str) -> NodeView | None:
         """The view of one node, or None while the lab or the node is not known."""
@@ -208,7 +217,9 @@ class ClusterState:
         policies = self.policies.node(name, self.lab.enforces)
         identities = {pod.key: self.policies.identities.of(pod.key) for pod in pods} if self.lab.identities else {}
         loads = self.loads.get(name, {})
-        return NodeView(self.lab, node, pods, peers, self.services, outside, loads, policies, identities)
+        return NodeView(
+            self.lab, node, pods, peers, self.services, outside, loads, policies, identities, self._addresses
+        )
 
     def fabric_view(self, name: str) -> FabricView | None:
         """The view of one fabric switch, or None while it is not known."""
@@ -255,7 +266,9 @@ def _node(thing: Object) -> Node | None:
         return None
     macs = mac_number(notes[wiring.MAC]), mac_number(notes[wiring.GATEWAY_MAC])
     zone = (thing["metadata"].get("labels") or {}).get("topology.kubernetes.io/zone", "")
-    return Node(thing["metadata"]["name"], ip_number(ip), *macs, cidr, is_ready(thing), zone)
+    return Node(
+        thing["metadata"]["name"], ip_number(ip), *macs, cidr, is_ready(thing), zone, notes.get(wiring.SUBNET, "")
+    )
 
 
 def _pod(key: str, thing: Object) -> Pod | None:

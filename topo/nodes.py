@@ -51,11 +51,15 @@ class Machine:
 
 @dataclass(slots=True)
 class Node:
-    """A Kubernetes node as planned and built. index: its number in the lab, which decides its addresses."""
+    """A Kubernetes node as planned and built. index: its number in the lab, which decides its addresses.
+
+    subnet: of the fabric, that it is in.
+    """
 
     config: NodeConfig
     index: int
     ip: IPv4Address
+    subnet: IPv4Network
     pod_cidr: IPv4Network
     attachment: Attachment
     gateway_mac: str
@@ -89,6 +93,7 @@ def plan_node(config: LabConfig, network: PodNetwork, node: NodeConfig, index: i
         node,
         index,
         node_address(config, index),
+        config.node_subnet,
         cidr,
         attach(config.fabric, index),
         network.gateway_mac or mac_of(cidr.network_address + 1),
@@ -102,6 +107,7 @@ def node_object(node: Node) -> Object:
     if node.config.role == "control-plane":
         labels["node-role.kubernetes.io/control-plane"] = ""
     notes = {wiring.MAC: mac_of(node.ip), wiring.GATEWAY_MAC: node.gateway_mac, wiring.PID: str(node.machine.pid)}
+    notes[wiring.SUBNET] = str(node.subnet)
     return {
         "apiVersion": "v1",
         "kind": "Node",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from controllers.announce import routed_addresses
 from controllers.bgp.options import Bgp, of
+from controllers.cni import blocks
 from controllers.flow.fields import ip_text
 from controllers.state import Node, NodeView
 
@@ -108,7 +109,9 @@ def _own(view: NodeView, bgp: Bgp) -> Iterator[str]:
     services = [f"{ip_text(address)}/32" for address in routed_addresses(view.services, view.node)]
     if bgp.service_subnet and view.node.ready:
         services.append(view.lab.service_subnet)
-    yield from _static("pods", (view.node.pod_cidr,))
+    routes = view.lab.options.get("cni", {}).get("routes", "node")
+    addresses = view.addresses.get(view.node.name, ())
+    yield from _static("pods", tuple(blocks.announced(routes, view.node.pod_cidr, addresses)))
     yield from _static("services", tuple(sorted(services)))
 
 

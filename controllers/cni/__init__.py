@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controllers.cni.options import choice, mtu, only
+from controllers.cni.ways import Way
 from controllers.flow.program import Fragment
 from controllers.proxy import NodePart
-from controllers.state import Lab, NodeView
+from controllers.state import Lab, Node, NodeView
 from topo.cluster.network import PodNetwork
 
 
@@ -88,9 +89,20 @@ class Cni(ABC):
         only(self.name, options, (self.option, *self.options))
         return choice(self.name, options, self.option, tuple(self.variants))
 
+    def traits_of(self, options: Mapping[str, object]) -> Traits:
+        """The traits of what these options choose. Raises InputError."""
+        return self.variants[self.variant(options)]
+
+    def way(self, view: NodeView, peer: Node) -> Way:
+        """How packets of the view's node get to the peer's pods."""
+        traits = self.traits_of(options_of(view))
+        if traits.only_between_subnets and view.node.subnet == peer.subnet:
+            return Way.NEIGHBOUR
+        return Way.TUNNEL if traits.overhead else Way.NEIGHBOUR
+
     def mtu(self, fabric_mtu: int, options: Mapping[str, object]) -> int:
         """The pods' MTU: what the lab file says, else the variant's. Raises InputError if it is none."""
-        return mtu(options, self.variants[self.variant(options)].mtu(fabric_mtu))
+        return mtu(options, self.traits_of(options).mtu(fabric_mtu))
 
     @abstractmethod
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:

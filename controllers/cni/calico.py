@@ -1,25 +1,32 @@
-"""calico: every pod a /32 behind a router that is its node; no encapsulation (mode bgp) or VXLAN between nodes.
+"""calico: every pod a /32 behind a router that is its node; between nodes plain, in IP in IP, VXLAN or WireGuard.
 
-Source: Calico's "Networking", "Overlay networking" and "Dataplane" pages: pods are behind 169.254.1.1, for which each
-node answers by proxy ARP with the MAC ee:ee:ee:ee:ee:ee; nodes exchange routes by BGP: through the controller's RIB, or
-(speaker bird) in earnest, and then each node's kernel routes its pods' packets as BIRD tells it.
+Source: Calico's "Networking", "Overlay networking", "Encrypt in-cluster pod traffic" and "Dataplane" pages: pods are
+behind 169.254.1.1, for which each node answers by proxy ARP with the MAC ee:ee:ee:ee:ee:ee; nodes exchange routes by
+BGP: through the controller's RIB, or (speaker bird) in earnest, and then each node's kernel routes its pods' packets as
+BIRD tells it. Modes crosssubnet and vxlan-crosssubnet wrap only what leaves the node's subnet of the fabric.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from controllers.agent.several import Several
 from controllers.bgp import options as bgp
 from controllers.bgp.daemon import Bird
-from controllers.cni import INGRESS_AND_EGRESS, WITH_ADMIN_POLICIES, Cni, Traits, options_of, parts
-from controllers.cni.tunnels import VXLAN
+from controllers.cni import INGRESS_AND_EGRESS, WITH_ADMIN_POLICIES, Cni, Traits, blocks, options_of, parts
+from controllers.cni.options import choice, switch
+from controllers.cni.tunnels import IPIP, VXLAN, WIREGUARD
+from controllers.cni.ways import Way
 from controllers.flow import fields as f
 from controllers.flow.program import Fragment
 from controllers.proxy import NodePart
 from controllers.rib import Announcement, best_paths
 from controllers.state import Lab, Node, NodeView
+from controllers.transports import wireguard
+from controllers.transports.ipip import ipip
 from topo.cluster.errors import InputError
 from topo.cluster.network import PodNetwork
 
@@ -38,59 +45,117 @@ def _traits(encapsulation: str, overhead: int, description: str, **more: Any) ->
         description,
         policy=INGRESS_AND_EGRESS,
         policy_kinds=WITH_ADMIN_POLICIES,
+        encryption=("WireGuard",),
         source=_SOURCE,
         **more,
     )
+
+
+def _ipip(description: str, **more: Any) -> Traits:
+    needs = "ipip in the kernel, else a TUN program"
+    return _traits("IP in IP", IPIP.overhead, description, headers=IPIP.headers, needs=needs, **more)
+
+
+def _vxlan(description: str, **more: Any) -> Traits:
+    return _traits("VXLAN", VXLAN.overhead, description, headers=VXLAN.headers, udp_port=UDP_PORT, **more)
 
 
 class Calico(Cni):
     """The CNI object."""
 
     name = "calico"
-    options = ("mtu", *bgp.OPTIONS)
+    options = ("mtu", "wireguard", "routes", *bgp.OPTIONS)
     variants = {
         "bgp": _traits("none", 0, "routed; every pod is a /32"),
-        "vxlan": _traits(
-            "VXLAN",
-            VXLAN.overhead,
-            "every pod is a /32, wrapped between nodes",
-            headers=VXLAN.headers,
-            udp_port=UDP_PORT,
-        ),
+        "ipip": _ipip("every pod is a /32, wrapped between nodes"),
+        "vxlan": _vxlan("every pod is a /32, wrapped between nodes"),
+        "crosssubnet": _ipip("every pod is a /32, wrapped between subnets", only_between_subnets=True),
+        "vxlan-crosssubnet": _vxlan("every pod is a /32, wrapped between subnets", only_between_subnets=True),
     }
+
+    def traits_of(self, options: Mapping[str, object]) -> Traits:
+        """With WireGuard, which takes the place of whatever the mode wraps packets in."""
+        traits = super().traits_of(options)
+        if not switch(options, "wireguard"):
+            return traits
+        return replace(
+            traits,
+            encapsulation="WireGuard",
+            overhead=WIREGUARD.overhead,
+            needs="wireguard in the kernel, else wireguard-go",
+            headers=WIREGUARD.headers,
+            udp_port=wireguard.PORT,
+            sealed=True,
+            only_between_subnets=False,
+        )
 
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
         """Pod MTU is the fabric's own, less what may be added."""
-        traits = self.variants[self.variant(options)]
-        tunnel = VXLAN.tunnel("vxlan0", str(UDP_PORT)) if traits.overhead else None
+        traits = self.traits_of(options)
+        tunnel = VXLAN.tunnel("vxlan0", str(UDP_PORT)) if traits.encapsulation == "VXLAN" else None
         routed = bgp.of_cni(options).on_the_wire
-        if routed and tunnel is not None:
-            raise InputError("mininetes.cni.speaker", "nodes with VXLAN between them need no BGP", "mode: bgp")
+        if routed and traits.overhead:
+            problem = f"nodes with {traits.encapsulation} between them need no BGP"
+            raise InputError("mininetes.cni.speaker", problem, "mode: bgp, without wireguard")
+        if choice(self.name, options, "routes", blocks.CHOICES) != "node" and traits.overhead:
+            problem = f"nodes with {traits.encapsulation} between them have one route each"
+            raise InputError("mininetes.cni.routes", problem, "mode: bgp, without wireguard")
         size = self.mtu(fabric_mtu, options)
         return PodNetwork(size, on_link=False, gateway=GATEWAY, gateway_mac=GATEWAY_MAC, tunnel=tunnel, routed=routed)
 
+    def way(self, view: NodeView, peer: Node) -> Way:
+        """The switch does VXLAN; the node's kernel does IP in IP and WireGuard."""
+        way = super().way(view, peer)
+        is_vxlan = self.traits_of(options_of(view)).encapsulation == "VXLAN"
+        return Way.DEVICE if way is Way.TUNNEL and not is_vxlan else way
+
+    def devices(self, options: Mapping[str, object]) -> tuple[str, ...]:
+        """Of whichever the kernel is to do."""
+        kinds = {"IP in IP": ("ipip",), "WireGuard": ("wireguard",)}
+        return kinds.get(self.traits_of(options).encapsulation, ())
+
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """The proxy ARP, and the best path to every announced prefix."""
-        variant = self.variant(options_of(view))
         yield parts.gateway(self.name, f.ip_number(GATEWAY), f.mac_number(GATEWAY_MAC))
         if bgp.of(view.lab).on_the_wire:
             yield parts.by_routes(self.name, view.node, view.lab.pod_subnet)
             return
         by_address = {peer.ip: peer for peer in view.peers}
-        for prefix, paths in best_paths(announcements(view.peers)).items():
+        for prefix, paths in best_paths(self.announcements(view)).items():
             next_hop = by_address[paths[0].next_hop]
-            if variant == "bgp":
-                yield parts.by_neighbour(self.name, view.node, next_hop, prefix)
-            else:
-                yield parts.by_tunnel(self.name, view.node, next_hop, prefix, VNI)
+            yield from parts.route(self.name, self.way(view, next_hop), view.node, next_hop, prefix, VNI)
+
+    def announcements(self, view: NodeView) -> list[Announcement]:
+        """What the ready peers announce of their pods' addresses, each itself the next hop."""
+        routes = choice(self.name, options_of(view), "routes", blocks.CHOICES)
+        return [
+            Announcement(prefix, next_hop=node.ip, speaker=node.ip)
+            for node in view.peers
+            if node.ready
+            for prefix in blocks.announced(routes, node.pod_cidr, view.addresses.get(node.name, ()))
+        ]
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
-        """Pod packets cross the fabric as they are, so br-ex hands those for its own pods to br-int."""
-        return () if self.variant(options_of(view)) == "vxlan" else (parts.from_wire(self.name, view),)
+        """Pod packets that cross the fabric as they are: br-ex hands those for its own pods to br-int."""
+        traits = self.traits_of(options_of(view))
+        is_plain = not traits.overhead or traits.only_between_subnets
+        return (parts.from_wire(self.name, view),) if is_plain else ()
 
     def node_part(self, lab: Lab, pid: int, run: Path) -> NodePart | None:
-        """BIRD, if it is the speaker."""
-        return Bird(pid, run / "bird") if bgp.of(lab).on_the_wire else None
+        """BIRD, if it is the speaker; what wraps packets in the node's kernel."""
+        options = lab.options.get("cni", {})
+        size = self.mtu(lab.fabric_mtu, options)
+        found: list[NodePart] = [Bird(pid, run / "bird")] if bgp.of(lab).on_the_wire else []
+        match self.traits_of(options).encapsulation:
+            case "IP in IP":
+                found.append(ipip(pid, run, size, self._behind))
+            case "WireGuard":
+                found.append(wireguard.WireGuard(pid, run, "wireguard.cali", size))
+        return Several(*found) if found else None
+
+    def _behind(self, view: NodeView) -> list[Node]:
+        """The peers that the node's device leads to."""
+        return [peer for peer in view.peers if self.way(view, peer) is Way.DEVICE]
 
 
 CNI = Calico()

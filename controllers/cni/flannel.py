@@ -1,22 +1,29 @@
-"""flannel: one subnet a node, pods of one node on one link; backends vxlan and host-gw.
+"""flannel: one subnet a node, pods of one node on one link; backends vxlan, host-gw, udp and wireguard.
 
 Source: flannel's Documentation/backends.md. vxlan: VNI 1, UDP port 8472 on Linux; a route per remote pod CIDR, whose
 next hop is the remote VTEP, whose MAC and node address are known in advance. host-gw: the next hop is the node itself,
-which must be on the same link.
+which must be on the same link. udp: a program behind the TUN device flannel0 wraps packets in UDP, port 8285.
+wireguard: device flannel-wg, port 51820; flannel leaves the 20 bytes unused that an outer IPv6 header would take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from controllers.cni import Cni, Traits, options_of, parts
-from controllers.cni.tunnels import VXLAN
+from controllers.cni.tunnels import UDP, VXLAN, WIREGUARD
+from controllers.cni.ways import Way
 from controllers.flow.program import Fragment
-from controllers.state import NodeView
+from controllers.proxy import NodePart
+from controllers.state import Lab, Node, NodeView
+from controllers.transports import wireguard
+from controllers.transports.userspace import UserspaceTunnel
 from topo.cluster.network import PodNetwork
 
-VNI, UDP_PORT = 1, 8472
+VNI, UDP_PORT, USERSPACE_PORT = 1, 8472, 8285
 _SOURCE = "flannel, Documentation/backends.md"
+_WAYS = {"vxlan": Way.TUNNEL, "host-gw": Way.NEIGHBOUR, "udp": Way.DEVICE, "wireguard": Way.DEVICE}
 
 
 class Flannel(Cni):
@@ -37,29 +44,68 @@ class Flannel(Cni):
         "host-gw": Traits(
             "none", 0, "routes per node", "no overlay: nodes are next hops; needs one link for all", source=_SOURCE
         ),
+        "udp": Traits(
+            "UDP",
+            UDP.overhead,
+            "routes per node",
+            "overlay by a program of each node behind a TUN device, for want of anything better",
+            needs="/dev/net/tun",
+            source=_SOURCE,
+            headers=UDP.headers,
+            udp_port=USERSPACE_PORT,
+        ),
+        "wireguard": Traits(
+            "WireGuard",
+            WIREGUARD.overhead,
+            "routes per node",
+            "overlay, encrypted",
+            encryption=("WireGuard",),
+            needs="wireguard in the kernel, else wireguard-go",
+            source=_SOURCE,
+            headers=WIREGUARD.headers,
+            udp_port=wireguard.PORT,
+            sealed=True,
+            margin=20,
+        ),
     }
 
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
         """Pod MTU is the fabric's less the encapsulation, as flannel works it out from the node's interface."""
-        variant = self.variant(options)
-        tunnel = VXLAN.tunnel("vxlan0", str(UDP_PORT)) if variant == "vxlan" else None
+        tunnel = VXLAN.tunnel("vxlan0", str(UDP_PORT)) if self.variant(options) == "vxlan" else None
         return PodNetwork(self.mtu(fabric_mtu, options), on_link=True, tunnel=tunnel)
+
+    def way(self, view: NodeView, peer: Node) -> Way:
+        """The backend's."""
+        return _WAYS[self.variant(options_of(view))]
+
+    def devices(self, options: Mapping[str, object]) -> tuple[str, ...]:
+        """WireGuard's."""
+        return ("wireguard",) if self.variant(options) == "wireguard" else ()
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """Neighbours on the link, and one route per remote node."""
-        is_overlay = self.variant(options_of(view)) == "vxlan"
         yield parts.gateway(self.name, view.node.gateway_ip, view.node.gateway_mac)
         for pod in view.pods:
             yield parts.neighbour(self.name, pod)
         for peer in view.peers:
-            if peer.ready and is_overlay:
-                yield parts.by_tunnel(self.name, view.node, peer, peer.pod_cidr, VNI)
-            elif peer.ready:
-                yield parts.by_neighbour(self.name, view.node, peer, peer.pod_cidr)
+            if peer.ready:
+                yield from parts.route(self.name, self.way(view, peer), view.node, peer, peer.pod_cidr, VNI)
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
         """What comes in for its pods, unless it is wrapped."""
-        return () if self.variant(options_of(view)) == "vxlan" else (parts.from_wire(self.name, view),)
+        is_plain = self.variant(options_of(view)) == "host-gw"
+        return (parts.from_wire(self.name, view),) if is_plain else ()
+
+    def node_part(self, lab: Lab, pid: int, run: Path) -> NodePart | None:
+        """What the backend has in the node."""
+        options = lab.options.get("cni", {})
+        size = self.mtu(lab.fabric_mtu, options)
+        match self.variant(options):
+            case "udp":
+                return UserspaceTunnel(pid, run, "flannel0", size, ("udp", str(USERSPACE_PORT)))
+            case "wireguard":
+                return wireguard.WireGuard(pid, run, "flannel-wg", size)
+        return None
 
 
 CNI = Flannel()

@@ -15,6 +15,14 @@ def choice(cni: str, options: Mapping[str, object], key: str, allowed: tuple[str
     return str(value)
 
 
+def switch(options: Mapping[str, object], key: str) -> bool:
+    """The option's value, or false if it is not given. Raises InputError unless it is true or false."""
+    value = options.get(key, False)
+    if not isinstance(value, bool):
+        raise InputError(f"mininetes.cni.{key}", f"{value!r} is wrong", "true or false")
+    return value
+
+
 def mtu(options: Mapping[str, object], default: int) -> int:
     """The option "mtu" in bytes, or the default. Raises InputError unless it is a number from 576 to 65000."""
     value = options.get("mtu", default)

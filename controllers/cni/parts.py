@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
+from controllers.cni.ways import Way
 from controllers.features.base import arp_answer, drop
 from controllers.flow import fields as f
 from controllers.flow import tables as t
@@ -74,6 +76,17 @@ def by_neighbour(feature: str, node: Node, next_hop: Node, prefix: str) -> Fragm
         Goto(t.L3_DEC_TTL),
     )
     return w.fragment()
+
+
+def route(feature: str, way: Way, node: Node, peer: Node, prefix: str, key: int = 0) -> Iterable[Fragment]:
+    """The peer's prefix, by whichever way; key: the network number of a tunnel's packets."""
+    match way:
+        case Way.NEIGHBOUR:
+            yield by_neighbour(feature, node, peer, prefix)
+        case Way.TUNNEL:
+            yield by_tunnel(feature, node, peer, prefix, key)
+        case Way.DEVICE:
+            yield by_device(feature, node, prefix)
 
 
 @lru_cache(maxsize=65536)

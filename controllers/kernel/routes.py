@@ -9,6 +9,7 @@ from __future__ import annotations
 from controllers import cni as cnis
 from controllers.agent.commands import run
 from controllers.cni import Cni, options_of
+from controllers.cni.ways import Way
 from controllers.flow.fields import ip_text, mac_text
 from controllers.registry import discover
 from controllers.state import Node, NodeView
@@ -28,10 +29,13 @@ class PeerRoutes:
 
     def sync(self, view: NodeView) -> None:
         """One batch of ip(8) commands for what changed. Raises RuntimeError."""
-        plan = self._cnis[view.lab.cni].plan(view.lab.fabric_mtu, options_of(view))
+        cni = self._cnis[view.lab.cni]
+        plan = cni.plan(view.lab.fabric_mtu, options_of(view))
         commands = device(view.node, plan.tunnel, plan.mtu) if plan.tunnel and not self._held else []
         # A routing daemon has its own ways into the kernel.
-        wanted = {} if plan.routed else {peer.name: to_peer(peer, plan.tunnel) for peer in view.peers}
+        ways = {} if plan.routed else {peer: cni.way(view, peer) for peer in view.peers}
+        wanted = {peer.name: to_peer(peer, None) for peer, way in ways.items() if way is Way.NEIGHBOUR}
+        wanted |= {peer.name: to_peer(peer, plan.tunnel) for peer, way in ways.items() if way is Way.TUNNEL}
         for name, lines in self._held.items():
             if wanted.get(name) != lines:
                 commands += [line.replace(" replace ", " del ", 1) for line in reversed(lines)]

@@ -61,7 +61,7 @@ def configure(arguments: Namespace, config: LabConfig) -> LabConfig:
         key, equals, value = text.partition("=")
         if not key or not equals:
             raise InputError(f"--cni-option {text}", "has no '='", "KEY=VALUE")
-        options[key] = int(value) if value.isdigit() else value
+        options[key] = int(value) if value.isdigit() else {"true": True, "false": False}.get(value, value)
     config = replace(config, cni_options=options, proxy_mode=arguments.proxy or config.proxy_mode, name=arguments.lab)
     config = replace(config, ingress=config.ingress or arguments.ingress, dns=config.dns and not arguments.no_dns)
     if not is_subdomain(arguments.lab):

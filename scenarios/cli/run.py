@@ -73,9 +73,15 @@ def _run(arguments: Namespace) -> int:
 def _work(lab: Lab, scenario: Scenario, arguments: Namespace, tell: Progress) -> int:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     described = _described(lab, arguments)
-    outcome = scenario.run(Context(lab, tell, arguments.repeats, arguments.seconds))
+    outcome = _run_in(lab, scenario, tell, arguments)
     tell("report")
     return _save(scenario.name, outcome, described, _lab(lab), started, arguments)
+
+
+def _run_in(lab: Lab, scenario: Scenario | Comparison, tell: Progress, arguments: Namespace) -> Outcome:
+    """What it found, with what stood in for what this machine's kernel lacks."""
+    outcome = scenario.run(Context(lab, tell, arguments.repeats, arguments.seconds))
+    return replace(outcome, notes=(*outcome.notes, *lab.parts.substitutes))
 
 
 def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object], arguments: Namespace) -> int:
@@ -106,7 +112,7 @@ def _variant(
         say = partial(_say, tell, variant.name)
 
         def work(lab: Lab) -> int:
-            found = scenario.run(Context(lab, say, arguments.repeats, arguments.seconds))
+            found = _run_in(lab, scenario, say, arguments)
             file.write_bytes(pickle.dumps((found, _described(lab, arguments), _lab(lab) | {"variant": variant.name})))
             return 0
 

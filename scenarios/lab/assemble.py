@@ -66,9 +66,9 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         datapath=platform.choose_datapath(choices.datapath),
         seed=choices.seed,
         outside=_outside(config, routing),
-        # Where pods hang on a Linux bridge, no flows see what they send each other.
         substitutes=platform.substitutes(cni.devices(config.cni_options)),
-        enforces=cni.variants[cni.variant(config.cni_options)].enforces if proxy.attachment == "switch" else (),
+        # Where pods hang on a Linux bridge, no flows see what they send each other.
+        enforces=cni.traits_of(config.cni_options).enforces if proxy.attachment == "switch" else (),
         identities=cni.identities,
     )
 

@@ -216,7 +216,8 @@ def _capture(request: Request) -> Any:
     name, interface = place_of_link(request.lab, request.values["link"])
     host = request.lab.mininet.nameToNode[name]
     count = request.values.get("count")
-    command = ["tcpdump", "-i", interface, "-U", "-w", "-", *(["-c", str(count)] if count else [])]
+    # Without --immediate-mode the kernel holds packets back for up to a second, and the last ones are lost at the end.
+    command = ["tcpdump", "-i", interface, "--immediate-mode", "-U", "-w", "-", *(["-c", str(count)] if count else [])]
     return _attached(request, host.pid, command + request.values.get("filter", []))
 
 

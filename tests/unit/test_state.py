@@ -140,7 +140,7 @@ def views(state: ClusterState) -> tuple[object, ...]:
     return nodes, switches, fabric, [listing(pod_bridge(view, cni_of(view), OVS)) for view in nodes if view]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(EVENTS, st.sets(st.integers(0, 39)), st.randoms(use_true_random=False))
 def test_views_depend_on_the_objects_there_are_and_not_on_how_they_came(
     events: list[tuple[str, Thing]], looks: set[int], mix: random.Random

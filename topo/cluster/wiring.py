@@ -17,6 +17,8 @@ REJECT_MAC = "0a:58:00:00:00:02"
 MAC = "mininetes.dev/mac"
 GATEWAY_MAC = "mininetes.dev/gateway-mac"
 PORT = "mininetes.dev/ofport"
+# The subnet of the fabric that a node is in.
+SUBNET = "mininetes.dev/subnet"
 # A process in the node's namespaces.
 PID = "mininetes.dev/pid"
 # How often the node's interfaces came back after its switch had died; whoever set anything on them looks again.

@@ -1,0 +1,210 @@
+"""What is particular to single CNIs, with real packets: what the fabric shows of a tunnel, what an encrypted one hides,
+nodes that come and go, and parts of nodes that die.
+
+tests/lab/cni asks of every CNI what all must do.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import ROOT, RunningLab, StartLab
+
+from topo.system import has_device
+
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec: {{nodeName: {node}, containers: [{{name: c, image: x, ports: [{{containerPort: 8080}}]}}]}}
+---
+"""
+PODS = POD.format(name="one", node="worker") + POD.format(name="two", node="worker2")
+# 20 bytes that nothing else has.
+SECRET = "6d696e696e65742d706c"
+PLAIN = bytes.fromhex(SECRET)
+
+
+def write(tmp_path: Path, cni: str) -> list[str]:
+    """Arguments of `up` for a star of three nodes with this CNI."""
+    lab, pods = tmp_path / "lab.yaml", tmp_path / "pods.yaml"
+    text = f"kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nmininetes:\n  cni: {cni}\n  dns: false\n"
+    lab.write_text(text + "  fabric: {shape: star}\n")
+    pods.write_text(PODS)
+    return [str(lab), str(pods)]
+
+
+@pytest.fixture(scope="module")
+def udp(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
+    """flannel's backend udp."""
+    return start_lab(*write(tmp_path_factory.mktemp("udp"), "{name: flannel, backend: udp}"))
+
+
+@pytest.fixture(scope="module")
+def sealed(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
+    """calico with WireGuard."""
+    if not has_device("wireguard") and shutil.which("wireguard-go") is None:
+        pytest.skip("neither the kernel's WireGuard nor wireguard-go is here: make install")
+    return start_lab(*write(tmp_path_factory.mktemp("wg"), "{name: calico, wireguard: true}"))
+
+
+@pytest.fixture(scope="module")
+def ipip(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
+    """calico's IP in IP."""
+    return start_lab(*write(tmp_path_factory.mktemp("ipip"), "{name: calico, mode: ipip}"))
+
+
+def address(lab: RunningLab, pod: str) -> str:
+    return str(lab.pod(pod)["ip"])
+
+
+def node(lab: RunningLab, name: str) -> str:
+    return str(next(n["ip"] for n in lab.status()["nodes"] if n["name"] == name))
+
+
+def reaches(lab: RunningLab, source: str, target: str) -> bool:
+    """Whether an echo comes back."""
+    return lab.ask("exec", source, "--", "ping", "-c1", "-W1", target, ok=False).returncode == 0
+
+
+def frames(lab: RunningLab, link: str, size: int = 200) -> bytes:
+    """What crosses the link, as a capture file, while pod `one` sends echoes full of SECRET to `two`."""
+    command = [sys.executable, "-m", "scenarios", "capture", "--lab", lab.name, link, "-w", "-"]
+    capture = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert capture.stdout is not None and capture.stderr is not None
+    try:
+        while b"listening" not in (line := capture.stderr.readline()):
+            assert line, "the capture did not begin"
+        said = lab.exec("one", "ping", "-c3", "-i0.2", "-W2", f"-s{size}", "-p", SECRET, address(lab, "two"))
+        assert " 3 received" in said
+        time.sleep(0.5)
+    finally:
+        capture.send_signal(signal.SIGINT)
+        out, _ = capture.communicate(timeout=20)
+    return out
+
+
+def dissected(capture: bytes, *fields: str) -> list[list[str]]:
+    """Fields of every frame as tshark reads them; a test that needs it is skipped where it is not installed."""
+    if shutil.which("tshark") is None:
+        pytest.skip("tshark is not installed")
+    command = ["tshark", "-r", "-", "-T", "fields", *(word for field in fields for word in ("-e", field))]
+    done = subprocess.run(command, input=capture, capture_output=True, check=True)
+    return [line.split("\t") for line in done.stdout.decode().splitlines()]
+
+
+def test_flannel_udp_wraps_whole_packets_in_datagrams_of_port_8285(udp: RunningLab) -> None:
+    assert json.loads(udp.exec("worker", "ip", "-json", "link", "show", "flannel0"))[0]["mtu"] == 1472
+    found = frames(udp, "worker--switch-1")
+    assert PLAIN in found
+    # IPv4 right after the UDP header: version 4, header of 5 words.
+    wrapped = [row for row in dissected(found, "udp.dstport", "udp.length", "data.data") if row[0] == "8285"]
+    assert len(wrapped) == 6 and all(int(row[1]) == 8 + 20 + 8 + 200 and row[2].startswith("45") for row in wrapped)
+
+
+def test_calico_ipip_puts_one_header_before_a_packet_and_says_what_stands_in_for_the_kernel(ipip: RunningLab) -> None:
+    found = frames(ipip, "worker--switch-1")
+    assert PLAIN in found
+    outer = f"{node(ipip, 'worker')},{address(ipip, 'one')}"
+    rows = dissected(found, "ip.src", "ip.proto", "ip.len", "frame.protocols")
+    out = [row for row in rows if row[0] == outer]
+    assert len(out) == 3
+    assert all(row[1:3] == ["4,1", "248,228"] and row[3].startswith("eth:ethertype:ip:ip:icmp") for row in out)
+    said = [text for text in ipip.status()["warnings"] if "ipip" in text]
+    assert bool(said) != has_device("ipip")
+
+
+def test_wireguard_shows_nothing_of_what_it_carries(sealed: RunningLab) -> None:
+    assert reaches(sealed, "one", address(sealed, "two"))  # so that there is a session
+    found = frames(sealed, "worker--switch-1")
+    assert PLAIN not in found and PLAIN[:8] not in found
+    addresses = [bytes(map(int, address(sealed, pod).split("."))) for pod in ("one", "two")]
+    assert not any(one in found for one in addresses)
+    rows = [row for row in dissected(found, "udp.dstport", "wg.type", "udp.length") if row[0] == "51820"]
+    # Type 4 is transport data (WireGuard, "Protocol"): header 16, the packet padded to 16 bytes, tag 16.
+    data = [row for row in rows if row[1] == "4" and int(row[2]) > 200]
+    assert len(data) == 6 and {row[2] for row in data} == {str(8 + 16 + 240 + 16)}
+
+
+def test_wireguard_keeps_a_node_out_that_has_no_key_of_the_lab(sealed: RunningLab) -> None:
+    shown = sealed.exec("worker", "wg", "show", "wireguard.cali", "allowed-ips").split()
+    assert {word for word in shown if word.startswith("10.")} == {"10.244.0.0/24", "10.244.2.0/24"}
+    # A node that sends in the clear is not listened to, although it is a node.
+    sealed.exec("control-plane", "ip", "route", "add", "10.244.2.0/24", "via", node(sealed, "worker2"), "metric", "1")
+    try:
+        assert reaches(sealed, "control-plane", address(sealed, "two"))
+        sealed.exec("control-plane", "ip", "route", "del", "10.244.2.0/24", "dev", "wireguard.cali")
+        assert not reaches(sealed, "control-plane", address(sealed, "two"))
+    finally:
+        sealed.exec("control-plane", "ip", "route", "del", "10.244.2.0/24", "via", node(sealed, "worker2"), ok=False)
+
+
+DENY = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: nobody}
+spec: {podSelector: {matchLabels: {app: two}}, policyTypes: [Ingress], ingress: []}
+"""
+
+
+def test_policies_judge_what_came_through_the_nodes_kernel(ipip: RunningLab, tmp_path: Path) -> None:
+    target = address(ipip, "two")
+    assert reaches(ipip, "one", target) and reaches(ipip, "worker2", target)
+    ipip.apply(DENY, tmp_path)
+    assert not reaches(ipip, "one", target) and reaches(ipip, "worker2", target)
+    ipip.ask("delete", "networkpolicy", "nobody")
+    ipip.eventually(lambda: reaches(ipip, "one", target))
+
+
+def programs(lab: RunningLab, pattern: str) -> dict[int, str]:
+    """Processes of the lab whose command line has this: number in the lab -> command line."""
+    lines = lab.exec("client", "pgrep", "-af", pattern, ok=False).splitlines()
+    return {int(number): command for number, _, command in (line.partition(" ") for line in lines)}
+
+
+def kill(lab: RunningLab, number: int) -> None:
+    """As a crash would."""
+    lab.exec("client", "kill", "-9", str(number))
+
+
+def test_an_agent_that_died_leaves_one_daemon_a_node_and_traffic_goes_on(udp: RunningLab) -> None:
+    target = address(udp, "two")
+    before = programs(udp, "tunnel.py flannel0")
+    assert len(before) == 3
+    (agent,) = programs(udp, "controllers.agent")
+    kill(udp, agent)
+    assert reaches(udp, "one", target)
+    udp.eventually(lambda: programs(udp, "controllers.agent").keys() - {agent} != set(), 20)
+    # The new agent works: a daemon that dies comes back, and nothing was started beside those that ran.
+    assert programs(udp, "tunnel.py flannel0") == before
+    victim = next(number for number, command in before.items() if f" {node(udp, 'worker2')} " in command)
+    kill(udp, victim)
+    udp.eventually(lambda: len(programs(udp, "tunnel.py flannel0").keys() - {victim}) == 3, 20)
+    udp.eventually(lambda: reaches(udp, "one", target), 20)
+    assert before.keys() - programs(udp, "tunnel.py flannel0").keys() == {victim}
+
+
+def test_a_node_that_joins_and_leaves_is_known_to_every_daemon(udp: RunningLab, tmp_path: Path) -> None:
+    udp.apply(
+        "apiVersion: v1\nkind: Node\nmetadata: {name: late}\n---\n" + POD.format(name="three", node="late"), tmp_path
+    )
+    target = address(udp, "three")
+    assert reaches(udp, "one", target) and reaches(udp, "three", address(udp, "two"))
+    assert "10.244.3.0/24" in udp.exec("worker", "ip", "route", "show", "dev", "flannel0")
+    assert len(programs(udp, "tunnel.py flannel0")) == 4
+    udp.ask("delete", "node", "late")
+    udp.eventually(lambda: "10.244.3.0/24" not in udp.exec("worker", "ip", "route", "show", "dev", "flannel0"))
+    udp.eventually(lambda: len(programs(udp, "tunnel.py flannel0")) == 3)
+
+
+def test_routes_survive_the_death_of_a_nodes_switch(udp: RunningLab) -> None:
+    udp.ask("switch", "restart", "worker")
+    udp.eventually(lambda: reaches(udp, "one", address(udp, "two")), 20)
+    assert reaches(udp, "worker", address(udp, "two"))
