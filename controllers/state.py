@@ -156,6 +156,8 @@ class ClusterState:
         self.policies.apply(kind, event, thing)
         if kind == "Pod":
             self._pod(key, None if gone else thing)
+        elif kind == "Attachment":
+            self._attachment(f"attachment{key}", None if gone else thing["spec"])
         elif kind == "Service":
             self._put(self._service_objects, key, gone, thing)
             self._stale.add(key)
@@ -192,6 +194,14 @@ class ClusterState:
             into.pop(key, None)
         else:
             into[key] = value
+
+    def _attachment(self, key: str, spec: Object | None) -> None:
+        """A container that is no pod of the store's has the flows of one."""
+        self._pods.get(self._home.pop(key, ""), {}).pop(key, None)
+        if spec is not None:
+            pod = Pod(key, ip_number(spec["ip"]), mac_number(spec["mac"]), int(spec["port"]))
+            self._home[key] = spec["node"]
+            self._pods.setdefault(spec["node"], {})[key] = pod
 
     def _pod(self, key: str, thing: Object | None) -> None:
         before = self._home.pop(key, "")

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from ipaddress import IPv4Address
 
 from mininet.net import Mininet
 
 from topo import capsule, hosts, pod_files, pods
-from topo.cluster import wiring
-from topo.cluster.ipam import AddressPool, Exhausted
-from topo.cluster.network import PodNetwork
+from topo.cluster.errors import InputError
 from topo.cluster.store import DELETED, NotFound, Object, Store, key_of
+from topo.cni.errors import CONFIGURATION, CniError, Code
+from topo.cni.pod import BadPod
 from topo.control.events import record
 from topo.control.workloads import is_ending, is_over
 from topo.inbox import Confirmer, Inbox
 from topo.lifecycle import Lifecycle
 from topo.nodes import Node
+from topo.podnetwork import NodeNetwork
 from topo.standin.client import StandIn
 
 LOG = logging.getLogger("mininetes")
@@ -29,6 +28,8 @@ LOG = logging.getLogger("mininetes")
 _BATCH = 64
 # Seconds until what could not be removed is tried again (its node's switch may be down).
 _RETRY = 1.0
+# Seconds until a pod's network is asked for again, after its plugins failed.
+_ADD_RETRY = 5.0
 
 
 class Kubelet:
@@ -38,18 +39,20 @@ class Kubelet:
         self,
         store: Store,
         nodes: Mapping[str, Node],
-        network: PodNetwork,
         mininet: Mininet,
         standin: StandIn,
         connected: Callable[[set[str], int], None],
-        checksums: bool,
+        network_of: Callable[[Node], NodeNetwork],
         honour_delay: bool,
     ) -> None:
         """connected(nodes, revision): waits until those nodes' switches hold the flows of that store revision."""
-        self.store, self.nodes, self.network = store, nodes, network
-        self.mininet, self.checksums = mininet, checksums
+        self.store, self.nodes, self.mininet = store, nodes, mininet
         self.sandboxes: dict[str, pods.Sandbox] = {}
-        self._pools: dict[str, AddressPool] = {}
+        # Why no pod at all can be attached, if that is so.
+        self.refusal: InputError | None = None
+        self._network_of = network_of
+        self._networks: dict[str, NodeNetwork] = {}
+        self._attached_any = False
         self._inbox = Inbox()
         # Two, for who ends must not wait with who begins: a switch may be down, or busy with the others.
         self._begins = Confirmer(connected, "pods-begin")
@@ -159,8 +162,15 @@ class Kubelet:
         if node is None:
             return []
         made = [(pod, sandbox) for pod in starting if (sandbox := self._make(node, pod)) is not None]
-        pods.attach(node, [sandbox for _, sandbox in made], self.network)
+        self.network(node).connect()
         return made
+
+    def network(self, node: Node) -> NodeNetwork:
+        """The pod network of a node; one that came again under its name has another."""
+        have = self._networks.get(node.name)
+        if have is None or have.node is not node:
+            have = self._networks[node.name] = self._network_of(node)
+        return have
 
     def _make(self, node: Node, pod: Object) -> pods.Sandbox | None:
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
@@ -168,16 +178,16 @@ class Kubelet:
         if pod["spec"].get("hostNetwork"):
             sandbox = pods.share_node(key, name, node, pod_files.needs_own(pod))
         else:
-            pool = self._pools.setdefault(node.name, AddressPool(node.pod_cidr, [node.gateway_ip]))
             try:
-                ip = _address(pod, pool)
-            except Exhausted as error:
-                record(self.store, pod, "FailedCreatePodSandBox", str(error))
-                self._starved.setdefault(node.name, set()).add(key)
+                sandbox = self.network(node).attach(key, name, pod)
+            except (BadPod, CniError) as error:
+                self._refused(node, key, pod, error)
                 return None
-            sandbox = pods.make(key, name, node, ip, self.network, self.checksums)
+            self._attached_any, self.refusal = True, None
             hosts.add(self.mininet, sandbox.host)
-            hosts.add_link(self.mininet, sandbox.host, "eth0", node.machine.host, sandbox.interface, str(ip))
+            if sandbox.interface:
+                ends = sandbox.host, "eth0", node.machine.host, sandbox.interface
+                hosts.add_link(self.mininet, *ends, str(sandbox.ip))
         if sandbox.host is not node.machine.host:
             dns = self.store.get("Service", *pod_files.DNS_SERVICE)
             self._files.put(sandbox.pid, pod_files.files(pod, str(sandbox.ip), dns))
@@ -185,26 +195,30 @@ class Kubelet:
         self._uids[key] = pod["metadata"]["uid"]
         return sandbox
 
+    def _refused(self, node: Node, key: str, pod: Object, error: BadPod | CniError) -> None:
+        """Say why a pod has no network, and try again: when another's address is free, or as a kubelet does."""
+        record(self.store, pod, "FailedCreatePodSandBox", str(error))
+        self._starved.setdefault(node.name, set()).add(key)
+        if isinstance(error, BadPod) or error.code in (Code.TRY_LATER, Code.ADDRESS_TAKEN):
+            return
+        self._inbox.after(_ADD_RETRY, partial(self._note, [key]))
+        if error.code in CONFIGURATION or not self._attached_any:
+            self.refusal = InputError(self.network(node).place(error), str(error))
+
     def _end(self, sandboxes: list[pods.Sandbox]) -> None:
         for sandbox in sandboxes:
             self._life.remove(self._uids[sandbox.key])
         node = sandboxes[0].node
         if node.name in self.nodes:
-            pods.detach(node, sandboxes)
+            self.network(node).detach([s for s in sandboxes if s.attachment])
         for sandbox in sandboxes:
             self._over.discard(sandbox.key)
             self._uids.pop(sandbox.key)
             del self.sandboxes[sandbox.key]
-            if sandbox.port:
+            if sandbox.attachment:
                 hosts.remove(self.mininet, sandbox.host)
-                self._release(node.name, sandbox.ip)
             elif sandbox.host is not node.machine.host:  # mounts of its own
                 sandbox.host.end()
-
-    def _release(self, node: str, address: IPv4Address) -> None:
-        pool = self._pools.get(node)
-        if pool is not None:
-            pool.release(address)
 
     def _forget(self, pod: Object) -> None:
         with suppress(NotFound):  # the control loop may have removed it with its node
@@ -213,17 +227,3 @@ class Kubelet:
 
 def _key(pod: Object) -> str:
     return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-
-
-def _address(pod: Object, pool: AddressPool) -> IPv4Address:
-    """The address that the pod's annotation asks for, or the next free one. Raises Exhausted."""
-    text = (pod["metadata"].get("annotations") or {}).get(wiring.WANTED_IP)
-    if text is None:
-        return pool.take()
-    try:
-        wanted = IPv4Address(json.loads(text)[0])
-    except (ValueError, LookupError, TypeError) as error:
-        raise Exhausted(f"annotation {wiring.WANTED_IP}: {text!r} is no JSON list with an address") from error
-    if not pool.claim(wanted):
-        raise Exhausted(f"{wanted} is in use, or not one of {pool.network}")
-    return wanted

@@ -26,6 +26,7 @@ from topo.control.workloads import is_ready
 from topo.kubelet import Kubelet
 from topo.nodes import Machine, Node, Tables
 from topo.ovs import Bridge, OpenVSwitch, Port, empty_database
+from topo.podnetwork import NodeNetwork
 from topo.standin.client import StandIn
 
 # Seconds between two looks at whether the nodes' switches live.
@@ -76,7 +77,7 @@ class Lab:
         self.nodes: dict[str, Node] = {}
         self.switches: dict[str, Machine] = {}
         self.outside: dict[str, hosts.Host] = {}
-        self.api = ApiServer(self.store, run / "api.sock")
+        self.api = ApiServer(self.store, run / "api.sock", self._connected)
         self.controller = Controller(self.store, run, parts.controller)
         self.agent = Controller(self.store, run, parts.agent, "agent")
         self.standin = StandIn()
@@ -90,11 +91,10 @@ class Lab:
         self.kubelet = Kubelet(
             self.store,
             self.nodes,
-            parts.network,
             self.mininet,
             self.standin,
             self._connected,
-            checksums=parts.datapath == "system",
+            lambda node: NodeNetwork(node, parts.network, run / node.name / "cni", parts.datapath == "system"),
             honour_delay=config.honour_initial_delay,
         )
         self._database = empty_database(run)
@@ -161,8 +161,10 @@ class Lab:
             node = self.nodes.pop(name)
             self.store.delete("Node", "", name)
             self._switch_port(node.attachment.switch, node.attachment.port, None)
-            for sandbox in [s for s in self.kubelet.sandboxes.values() if s.node is node and s.port]:
+            for sandbox in [s for s in self.kubelet.sandboxes.values() if s.node is node and s.attachment]:
                 sandbox.host.end()
+            for thing in [a for a in self.store.list("Attachment") if a["spec"]["node"] == name]:
+                self.store.delete("Attachment", "", thing["metadata"]["name"])
             machine = self.switches[node.attachment.switch]
             machine.switch.delete_ports("br-fabric", [_port_name(node.attachment.port)])
             node.machine.end()
@@ -186,11 +188,16 @@ class Lab:
         return [(n, b) for n in self.nodes for b in ("br-int", "br-ex")] + [(n, "br-fabric") for n in self.switches]
 
     def wait_ready(self, timeout: float, progress: Progress = lambda _: None) -> None:
-        """Until every pod that should run is ready and every switch has confirmed its flows. Raises NotReady."""
+        """Until every pod that should run is ready and every switch has confirmed its flows.
+
+        Raises NotReady, and InputError if no pod can be attached, for the CNI plugins refuse their configuration.
+        """
         watch = self.store.watch()[2]
         try:
             waited, step = 0.0, 0.1
             while waiting := self.waiting_for():
+                if self.kubelet.refusal is not None:
+                    raise self.kubelet.refusal
                 progress(f"pods ready: {waiting[0]}" + (f" and {len(waiting) - 1} more" if waiting[1:] else ""))
                 events = watch.batch(timeout=step)
                 waited += 0 if events else step
@@ -360,7 +367,9 @@ class Lab:
     def _configure_stack(self, node: Node) -> None:
         nodes.configure_stack(node, self.config, self.parts.network, self._mtu)
         if self.parts.network.bridged:
-            linuxbridge.configure(node, self.parts.network.mtu)
+            linuxbridge.show_to_iptables(node)
+            if self.parts.network.plugins is None:
+                linuxbridge.configure(node, self.parts.network.mtu)
 
     def _set_ready(self, name: str, ready: bool) -> None:
         words = {"status": "True", "reason": "KubeletReady"} if ready else {"status": "False", "reason": "SwitchDown"}

@@ -34,6 +34,9 @@ _IGNORED_TOP = (
 _IGNORED_NODE = ("image", "extraMounts", "extraPortMappings", "gpus", *_PATCHES)
 _IGNORED_NETWORKING = ("apiServerAddress", "apiServerPort", "disableDefaultCNI", "dnsSearch")
 
+# Options of a CNI that are paths (controllers/cni/conflist.py).
+_CNI_PATHS = ("confDir", "binDirs")
+
 _Path = tuple[str | int, ...]
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z%]*)")
 # Field of a link: factor of each unit to LinkConfig's own, and what is expected.
@@ -174,7 +177,18 @@ class _Reader:
         options = plain(self.mapping(path, value, None))
         if "name" not in options:
             raise self.error((*path, "name"), "the field is missing", "the CNI's name")
-        return {"cni": self.text((*path, "name"), options.pop("name")), "cni_options": options}
+        return {"cni": self.text((*path, "name"), options.pop("name")), "cni_options": self.placed(options)}
+
+    def placed(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Options of a CNI with the paths among them as seen from the working directory, as manifests' are."""
+        folder = Path(self.document.name).parent
+        for name in set(_CNI_PATHS) & set(options):
+            value = options[name]
+            if isinstance(value, list):
+                options[name] = [str(folder / one) if isinstance(one, str) else one for one in value]
+            elif isinstance(value, str):
+                options[name] = str(folder / value)
+        return options
 
     def fabric(self, path: _Path, value: Any) -> FabricConfig:
         given = self.mapping(path, value, ("shape", "leaves", "spines", "link", "links"))

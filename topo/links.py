@@ -16,6 +16,9 @@ from topo.system import inside
 
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 
+# A namespace: a process in it, or its file.
+Place = int | str
+
 
 def veth(name: str, pid: int, peer: str, peer_pid: int, mtu: int, mac: str = "", peer_mac: str = "") -> None:
     """A veth pair with one end in each process's namespace, both down yet. MTU in bytes.
@@ -28,7 +31,7 @@ def veth(name: str, pid: int, peer: str, peer_pid: int, mtu: int, mac: str = "",
 
 
 def configure(
-    pid: int,
+    pid: Place,
     name: str,
     address: str = "",
     routes: Iterable[tuple[str, str, str]] = (),
@@ -63,14 +66,26 @@ def set_up(pid: int, name: str, up: bool) -> None:
         ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up" if up else "down")
 
 
-def delete(pid: int, name: str) -> None:
+def delete(pid: Place, name: str) -> None:
     """Delete an interface; a veth's other end goes with it. An interface that is gone already is no error."""
     with inside(pid), IPRoute() as ip:
         for index in ip.link_lookup(ifname=name):
             ip.link("del", index=index)
 
 
-def checksum_offload_off(pid: int, name: str) -> None:
+def peer(pid: Place, name: str, other: Place) -> str:
+    """The name in `other` of a veth's other end; "" if it is no veth or leads elsewhere."""
+    with inside(pid), IPRoute() as ip:
+        mine = ip.link_lookup(ifname=name)[0]
+        index = ip.get_links(mine)[0].get_attr("IFLA_LINK")
+    if not index:
+        return ""
+    with inside(other), IPRoute() as ip:
+        found = [link for link in ip.get_links() if link["index"] == index and link.get_attr("IFLA_LINK") == mine]
+    return str(found[0].get_attr("IFLA_IFNAME")) if found else ""
+
+
+def checksum_offload_off(pid: Place, name: str) -> None:
     """ethtool -K NAME tx off: on the userspace datapath the receiver would get packets without checksums."""
     with inside(pid), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         value = ctypes.create_string_buffer(struct.pack("II", _ETHTOOL_STXCSUM, 0))
@@ -85,7 +100,7 @@ def sysctl(pid: int, **values: str) -> None:
             Path("/proc/sys", *name.split("__")).write_text(value)
 
 
-def no_ipv6(pid: int) -> None:
+def no_ipv6(pid: Place) -> None:
     """Labs are IPv4; without this every interface would send router solicitations through the switches."""
     with inside(pid):
         for scope in ("all", "default"):

@@ -64,7 +64,8 @@ class Node:
     attachment: Attachment
     gateway_mac: str
     machine: Machine
-    pod_ports: set[int] = field(default_factory=set)
+    # OpenFlow ports of pods by interface.
+    pod_ports: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -76,12 +77,12 @@ class Node:
         """gw0's address: the first of the pod CIDR."""
         return self.pod_cidr.network_address + 1
 
-    def take_port(self) -> int:
-        """A free OpenFlow port number for a pod; the lowest, so that numbers stay small."""
-        number = wiring.FIRST_POD_PORT
-        while number in self.pod_ports:
+    def take_port(self, interface: str) -> int:
+        """A free OpenFlow port number for a pod's interface; the lowest, so that numbers stay small."""
+        number, taken = wiring.FIRST_POD_PORT, set(self.pod_ports.values())
+        while number in taken:
             number += 1
-        self.pod_ports.add(number)
+        self.pod_ports[interface] = number
         return number
 
 
@@ -179,7 +180,7 @@ def configure_stack(node: Node, config: LabConfig, network: PodNetwork, mtu: int
     prefix = config.node_subnet.prefixlen
     router = ("0.0.0.0/0", str(client_address(config)), "")
     links.configure(pid, "br-ex", f"{node.ip}/{prefix}", [router], mtu=mtu, loopback=True)
-    machine.host.run("nft", "-f", "-", text=_rules(config))
+    machine.host.run("nft", "-f", "-", text=_rules(config, network))
     if network.bridged:
         return
     own = str(node.gateway_ip)
@@ -197,7 +198,7 @@ def greet(node: Node, others: Iterable[Node]) -> None:
             sock.sendto(b"", (str(other.ip), 9))  # discard (RFC 863); the ARP request before it is what counts
 
 
-def _rules(config: LabConfig) -> str:
+def _rules(config: LabConfig, network: PodNetwork) -> str:
     """What the node's kernel does for its pods: reject dead Services, masquerade what leaves the cluster.
 
     On the userspace datapath the kernel too sees what arrives at the switch's ports; it must take only what the switch
@@ -205,6 +206,7 @@ def _rules(config: LabConfig) -> str:
     Set a second time (flush, nft(8)), the rules leave the elements of set and map alone, which are the agent's.
     """
     pods, services = config.pod_subnet, config.service_subnet
+    switched = 'iifname "eth0" drop' if network.bridged else 'iifname { "eth0", "veth*" } drop'
     return f"""
     table arp mininetes
     delete table arp mininetes
@@ -213,16 +215,14 @@ def _rules(config: LabConfig) -> str:
     table arp mininetes {{
       chain input {{
         type filter hook input priority 0;
-        iifname "eth0" drop
-        iifname "veth*" drop
+        {switched}
       }}
     }}
     table ip mininetes {{
       chain prerouting {{
         type filter hook prerouting priority -300;
         iifname "gw0" ether saddr {wiring.REJECT_MAC} notrack
-        iifname "eth0" drop
-        iifname "veth*" drop
+        {switched}
       }}
       chain refuse {{
         meta l4proto tcp reject with tcp reset

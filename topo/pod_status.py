@@ -13,7 +13,7 @@ from topo.pods import Sandbox
 
 def write(pod: Object, sandbox: Sandbox, containers: Sequence[Container], initialized: bool, now: str) -> None:
     """All of it, and the annotations by which the controller knows the pod's port. now: as `time_text` writes it."""
-    if sandbox.port:
+    if sandbox.port:  # on the switch
         notes = pod["metadata"].setdefault("annotations", {})
         notes |= {wiring.MAC: sandbox.mac, wiring.PORT: str(sandbox.port)}
     before = pod.get("status") or {}

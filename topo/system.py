@@ -45,11 +45,15 @@ def die_with_parent(signal: int) -> None:
 
 
 @contextmanager
-def inside(pid: int) -> Iterator[None]:
-    """Run the block with this thread in the network namespace of process `pid`; other threads stay where they are."""
+def inside(place: int | str) -> Iterator[None]:
+    """Run the block with this thread in a network namespace; other threads stay where they are.
+
+    place: a process in it, or the path of a file that stands for it.
+    """
     here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        path = place if isinstance(place, str) else f"/proc/{place}/ns/net"
+        there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             setns(there, CLONE_NEWNET)
         finally:

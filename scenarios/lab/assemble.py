@@ -15,7 +15,7 @@ from controllers.cni import Cni, Traits
 from controllers.flow.tables import PIPELINES
 from controllers.proxy import Proxy
 from controllers.registry import choose, discover
-from topo import fabric, platform
+from topo import fabric, platform, podnetwork
 from topo.addons.dns import objects as cluster_dns
 from topo.addons.ingress import objects as ingress_controller
 from topo.cluster.errors import InputError, PlatformError
@@ -103,6 +103,8 @@ def ingress(config: LabConfig, objects: Sequence[Object]) -> list[Object]:
 def _network(cni: Cni, proxy: Proxy, config: LabConfig) -> PodNetwork:
     """How pods are attached. Raises InputError where the proxy mode's kernel has no device for the CNI's tunnel."""
     network = cni.plan(fabric.mtu(config.fabric), config.cni_options)
+    if network.plugins is not None:
+        return _plugged(podnetwork.check(network, config), proxy)
     if proxy.attachment != "bridge":
         return network
     if network.tunnel is not None and network.tunnel.type != "vxlan":
@@ -111,6 +113,17 @@ def _network(cni: Cni, proxy: Proxy, config: LabConfig) -> PodNetwork:
         )
         raise InputError("--proxy or networking.kubeProxyMode", problem, "a CNI without a tunnel, or with VXLAN")
     return replace(network, bridged=True)
+
+
+def _plugged(network: PodNetwork, proxy: Proxy) -> PodNetwork:
+    """The user's CNI plugins with a proxy mode that sees what their pods send. Raises InputError."""
+    if network.bridged and proxy.attachment != "bridge":
+        problem = f"proxy mode {proxy.name} is flows of the node's switch, which pods of these CNI plugins do not pass"
+        raise InputError("--proxy or networking.kubeProxyMode", problem, "kernel-iptables or kernel-nftables")
+    if not network.bridged and proxy.attachment == "bridge":
+        problem = f"proxy mode {proxy.name} has pods on Linux bridges, the plugin mininetes-cni has them on the switch"
+        raise InputError("--proxy or networking.kubeProxyMode", problem, 'another mode, or "bridge" in the .conflist')
+    return network
 
 
 def _traits(traits: Traits) -> str:

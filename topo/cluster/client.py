@@ -36,7 +36,21 @@ def watch(kinds: Sequence[str], path: str = SOCKET) -> Iterator[Batch]:
 
 def set_status(kind: str, namespace: str, name: str, status: dict[str, Any], path: str = SOCKET) -> None:
     """Replace an object's status. Raises LookupError if there is no such object, OSError if there is no lab."""
-    with closing(_ask({"status": [kind, namespace, name], "value": status}, path)) as sock:
+    _command({"status": [kind, namespace, name], "value": status}, path)
+
+
+def attach(thing: dict[str, Any], path: str = SOCKET) -> None:
+    """Tell the lab of a container that is no pod, and wait for its flows. Raises as set_status does."""
+    _command({"attach": thing}, path)
+
+
+def detach(name: str, path: str = SOCKET) -> None:
+    """Tell the lab that such a container went; one it does not know is no error. Raises OSError if there is no lab."""
+    _command({"detach": name}, path)
+
+
+def _command(request: dict[str, Any], path: str) -> None:
+    with closing(_ask(request, path)) as sock:
         answer = json.loads(sock.makefile("rb").readline() or b'{"error": "the lab ended"}')
     if "error" in answer:
         raise LookupError(answer["error"])

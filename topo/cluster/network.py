@@ -30,6 +30,18 @@ class Daemon:
 
 
 @dataclass(frozen=True, slots=True)
+class Plugins:
+    """CNI plugins that the user brings. conf: folder with a .conflist, or the file; bins: folders with executables.
+
+    version: of the CNI specification, that file and executables agree on; "" while nobody has looked.
+    """
+
+    conf: str
+    bins: tuple[str, ...]
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PodNetwork:
     """How pods are attached.
 
@@ -39,6 +51,7 @@ class PodNetwork:
     gateway_mac: the gateway's MAC on every node, or "" for one of each node's own.
     bridged: pods are ports of a Linux bridge in their node, and its kernel does what the switch would.
     routed: the node's kernel has the routes to other nodes' pods, from a routing daemon.
+    plugins: CNI plugins of the user's attach the pods, instead of ours.
     """
 
     mtu: int
@@ -48,3 +61,4 @@ class PodNetwork:
     tunnel: Tunnel | None = None
     bridged: bool = False
     routed: bool = False
+    plugins: Plugins | None = None

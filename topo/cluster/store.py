@@ -17,7 +17,7 @@ Given = dict[str, frozenset[str]]  # "labels" and "annotations" -> keys that an 
 
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 CLUSTER_SCOPED = frozenset(
-    {"Namespace", "Node", "Lab", "FabricSwitch", "Outside", "IngressClass"}
+    {"Namespace", "Node", "Lab", "FabricSwitch", "Outside", "Attachment", "IngressClass"}
     | {"AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "GlobalNetworkPolicy"}
 )
 

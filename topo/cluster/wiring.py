@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # OpenFlow ports of a node's pod bridge br-int; pods follow from FIRST_POD.
 TUNNEL_PORT, GATEWAY_PORT, UPLINK_PORT, FIRST_POD_PORT = 1, 2, 3, 10
+# From here on, containers that somebody attached by hand, with the CNI plugin as a program.
+FIRST_FOREIGN_PORT = 30000
 # OpenFlow ports of a node's uplink bridge br-ex: the wire, and the patch to br-int.
 WIRE_PORT, PATCH_PORT = 1, 2
 
@@ -26,8 +28,9 @@ RESTORED = "mininetes.dev/restored"
 # Annotation a user sets: a command line of the host to run instead of the stand-in server.
 COMMAND = "mininetes.dev/command"
 
-# Annotation of Calico's by which a pod asks for an address (its page "Use a specific IP address"): a JSON list.
-WANTED_IP = "cni.projectcalico.org/ipAddrs"
+# Annotations of Calico's by which a pod asks for an address (a JSON list) or a MAC (its pages "Use a specific IP
+# address" and "Use a specific MAC address").
+WANTED_IP, WANTED_MAC = "cni.projectcalico.org/ipAddrs", "cni.projectcalico.org/hwAddr"
 
 # API group of our own objects: Lab (one, named "lab") and FabricSwitch.
 GROUP = "mininetes.dev/v1"

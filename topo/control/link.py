@@ -22,7 +22,18 @@ from topo.control.feed import feed
 
 LOG = logging.getLogger("mininetes")
 _KINDS = frozenset(
-    {"Lab", "FabricSwitch", "Outside", "Node", "Pod", "Service", "EndpointSlice", "Namespace", "NetworkPolicy"}
+    {
+        "Lab",
+        "FabricSwitch",
+        "Outside",
+        "Node",
+        "Pod",
+        "Attachment",
+        "Service",
+        "EndpointSlice",
+        "Namespace",
+        "NetworkPolicy",
+    }
     | {"AdminNetworkPolicy", "BaselineAdminNetworkPolicy"}
 )
 _START_TIMEOUT = 30.0
