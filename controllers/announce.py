@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from ipaddress import IPv4Address, IPv4Network
 
 from controllers.bgp import options as bgp
 from controllers.flow.fields import ip_text
@@ -20,16 +21,17 @@ def announcers(services: Mapping[str, ServicePort], nodes: Iterable[Node]) -> di
     """Address -> name of the node that answers for it; addresses that no node may announce are left out.
 
     The lowest hash of node and address wins, so addresses spread over the nodes, and a node that comes or goes moves
-    only its own.
+    only its own. ARP reaches a node's own subnet, so nodes on another do not announce (MetalLB, layer 2 mode: one
+    network; its L2Advertisement names the nodes that are on it).
     """
-    ready = [node.name for node in nodes if node.ready]
+    ready = [node for node in nodes if node.ready]
     ports: dict[int, list[ServicePort]] = {}
     for port in external(services):
         for address in port.load_balancer_ips:
             ports.setdefault(address, []).append(port)
     found = {}
     for address, owned in sorted(ports.items()):
-        able = [name for name in ready if any(_may(port, name) for port in owned)]
+        able = [n.name for n in ready if _is_on(n, address) and any(_may(port, n.name) for port in owned)]
         if able:
             found[address] = min(able, key=lambda name: sha256(f"{name}#{ip_text(address)}".encode()).digest())
     return found
@@ -45,6 +47,10 @@ def routed_addresses(services: Mapping[str, ServicePort], node: Node) -> tuple[i
     if not node.ready:
         return ()
     return tuple(sorted({a for port in external(services) if _may(port, node.name) for a in port.load_balancer_ips}))
+
+
+def _is_on(node: Node, address: int) -> bool:
+    return not node.subnet or IPv4Address(address) in IPv4Network(node.subnet)
 
 
 def _may(port: ServicePort, node: str) -> bool:

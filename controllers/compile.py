@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from controllers import fabric, uplink
+from controllers import fabric, fabric_routes, uplink
 from controllers.cni import Cni
 from controllers.features import base, external, pods, policies
 from controllers.flow.program import BadFlow, Fragment, Program
@@ -25,7 +25,7 @@ def uplink_bridge(view: NodeView, cni: Cni) -> Program:
 
 def fabric_switch(view: FabricView) -> Program:
     """What a fabric switch should hold."""
-    return _program(fabric.fragments(view))
+    return _program((fabric if view.switch.router is None else fabric_routes).fragments(view))
 
 
 def _program(*features: Iterable[Fragment]) -> Program:

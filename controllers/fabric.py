@@ -1,4 +1,4 @@
-"""The underlay's switches: loop-free by construction, every equal-cost path used, nothing flooded."""
+"""The underlay's switches on one subnet: loop-free by construction, every equal-cost path used, nothing flooded."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def _announced(view: FabricView, address: int, way: Action) -> Fragment:
     (RFC 5227, section 3) goes to every machine once, by the first way up and every way down."""
     w = Writer("fabric", f"{view.switch.name} address {f.ip_text(address)}")
     w.flow(t.FABRIC_ARP, t.NORMAL, match("arp", arp_op=1, arp_tpa=address), way)
-    neighbours = {port for port, _ in _links(view, view.switch)}
-    machines = [port for port, peer in sorted(view.switch.ports.items()) if peer not in view.switches]
+    neighbours = {port for port, _ in links(view, view.switch)}
+    machines = machine_ports(view)
     up = sorted(neighbours)[:1]
     gratuitous = match("arp", arp_op=1, arp_spa=address, arp_tpa=address)
     if view.switch.tier != "leaf":
@@ -60,18 +60,26 @@ def _announced(view: FabricView, address: int, way: Action) -> Fragment:
     return w.fragment()
 
 
+def machine_ports(view: FabricView) -> list[int]:
+    """The ports of this switch that do not lead to another."""
+    return [port for port, peer in sorted(view.switch.ports.items()) if peer not in view.switches]
+
+
 def next_ports(view: FabricView, leaf: str, node: str) -> tuple[int, ...]:
-    """The ports of this switch that start a shortest path to `node`, which hangs on `leaf`; empty if there is none."""
+    """The ports of this switch that start a shortest path to `node`, which hangs on `leaf`; empty if there is none.
+
+    To a leaf that is not this switch they are the same for all its nodes.
+    """
     distance = _distances(view, leaf)
     me = view.switch
     if me.name == leaf:
         return tuple(port for port, peer in me.ports.items() if peer == node and (me.name, port) not in view.down)
     if me.name not in distance:
         return ()
-    return tuple(port for port, peer in _links(view, me) if distance.get(peer, len(distance)) == distance[me.name] - 1)
+    return tuple(port for port, peer in links(view, me) if distance.get(peer, len(distance)) == distance[me.name] - 1)
 
 
-def _links(view: FabricView, switch: Switch) -> Iterable[tuple[int, str]]:
+def links(view: FabricView, switch: Switch) -> Iterable[tuple[int, str]]:
     """(port, neighbouring switch) of the links that are up at both ends."""
     for port, peer in sorted(switch.ports.items()):
         other = view.switches.get(peer)
@@ -86,7 +94,7 @@ def _distances(view: FabricView, start: str) -> dict[str, int]:
     distance, todo = {start: 0}, [start]
     while todo:
         here = todo.pop(0)
-        for _, peer in _links(view, view.switches[here]):
+        for _, peer in links(view, view.switches[here]):
             if peer not in distance:
                 distance[peer] = distance[here] + 1
                 todo.append(peer)

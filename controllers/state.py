@@ -81,12 +81,21 @@ class Outside:
 
 
 @dataclass(frozen=True, slots=True)
+class Router:
+    """What a fabric switch is on a fabric of several subnets. subnet: of its rack, "" for a spine, which has none."""
+
+    mac: int
+    subnet: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Switch:
     """A fabric switch; ports: OpenFlow port number -> name of the node or switch at the other end."""
 
     name: str
     tier: str
     ports: Mapping[int, str]
+    router: Router | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +186,7 @@ class ClusterState:
             else:
                 self.nodes[meta["name"]] = node
         elif kind == "FabricSwitch":
-            ports = {int(n): peer for n, peer in thing["spec"]["ports"].items()}
-            self._put(self.switches, meta["name"], gone, Switch(meta["name"], thing["spec"]["tier"], ports))
+            self._put(self.switches, meta["name"], gone, _switch(meta["name"], thing["spec"]))
         elif kind == "Outside":
             spec = thing["spec"]
             one = Outside(meta["name"], ip_number(spec["address"]), mac_number(spec["mac"]))
@@ -279,6 +287,12 @@ def _node(thing: Object) -> Node | None:
     return Node(
         thing["metadata"]["name"], ip_number(ip), *macs, cidr, is_ready(thing), zone, notes.get(wiring.SUBNET, "")
     )
+
+
+def _switch(name: str, spec: Object) -> Switch:
+    router = spec.get("router")
+    ports = {int(number): peer for number, peer in spec["ports"].items()}
+    return Switch(name, spec["tier"], ports, router and Router(mac_number(router["mac"]), router["subnet"]))
 
 
 def _pod(key: str, thing: Object) -> Pod | None:

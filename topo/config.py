@@ -27,16 +27,25 @@ class LinkConfig:
 
 @dataclass(frozen=True, slots=True)
 class FabricConfig:
-    """The underlay. star: one switch. leaf-spine: nodes are spread over the leaves in turn.
+    """The underlay. star: one switch. leaf-spine: nodes are spread over the leaves in turn. two-racks, two-sites: two
+    switches with one link between them.
 
+    routing: "l2" if all nodes share one subnet, "l3" if every rack has its own and the switches are routers; "" for
+    what is usual of the shape.
     links: names "A--B" (alphabetical or not; node or switch names) that differ from `link`.
     """
 
-    shape: Literal["star", "leaf-spine"] = "leaf-spine"
+    shape: Literal["star", "leaf-spine", "two-racks", "two-sites"] = "leaf-spine"
     leaves: int = 2
     spines: int = 2
     link: LinkConfig = LinkConfig()
     links: Mapping[str, LinkConfig] = field(default_factory=dict)
+    routing: Literal["", "l2", "l3"] = ""
+
+    @property
+    def routed(self) -> bool:
+        """Whether every rack is a subnet of its own."""
+        return self.routing == "l3" or (not self.routing and self.shape in ("two-racks", "two-sites"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from topo.manifest_rules import DNS_LABEL, Problem
 from topo.yaml_source import field_path, nearest, show
 
 MAX_SWITCHES = 32  # of each kind
+SHAPES = ("star", "leaf-spine", "two-racks", "two-sites")
 _FABRIC = ("mininetes", "fabric")
 
 
@@ -23,10 +24,11 @@ def switch_names(config: FabricConfig) -> tuple[str, ...]:
 
 
 def fabric_links(config: LabConfig) -> tuple[tuple[str, str], ...]:
-    """Every link of the underlay: (node, its switch), then (leaf, spine)."""
+    """Every link of the underlay: (node, its switch), then (leaf, spine) or the one between two leaves."""
     nodes = [(node.name, fabric.attach(config.fabric, i).switch) for i, node in enumerate(config.nodes)]
-    switches = fabric.switches(config.fabric)
-    return (*nodes, *((s.name, peer) for s in switches if s.tier == "leaf" for peer in s.ports.values()))
+    leaves = [s for s in fabric.switches(config.fabric) if s.tier == "leaf"]
+    between = dict.fromkeys((s.name, peer) for s in leaves for peer in s.ports.values())
+    return (*nodes, *(pair for pair in between if pair[::-1] not in between or pair[0] < pair[1]))
 
 
 def validate(config: LabConfig) -> None:
@@ -42,11 +44,12 @@ def problems(config: LabConfig) -> Iterator[Problem]:
     for path, name in ((("networking", "kubeProxyMode"), config.proxy_mode), (("mininetes", "cni"), config.cni)):
         if not name:
             yield Problem(path, "the name is empty", "a name")
-    yield from _subnets(config)
+    sizes = list(_sizes(config.fabric))
+    if not sizes:  # else there are no racks to have subnets
+        yield from _subnets(config)
     if config.dns_upstream and not _is_resolver(config.dns_upstream):
         said = f"{show(config.dns_upstream)} is no resolver's address"
         yield Problem(("mininetes", "dnsUpstream"), said, "ADDRESS or ADDRESS:PORT, as 172.18.0.1:53")
-    sizes = list(_sizes(config.fabric))
     yield from sizes
     if not sizes:  # else the switches cannot be named
         yield from _nodes(config)
@@ -93,16 +96,31 @@ def _subnets(config: LabConfig) -> Iterator[Problem]:
     if not 12 <= config.service_subnet.prefixlen <= 28:
         yield Problem(service, f"{config.service_subnet} has the wrong size", "a prefix length of 12 to 28")
     yield from _pod_cidrs(config)
+    yield from _node_subnet(config, node)
+
+
+def _node_subnet(config: LabConfig, node: manifest_rules.Path) -> Iterator[Problem]:
+    """Room for the nodes, of each rack in its own part of it."""
+    racks = len(fabric.leaves(config.fabric))
+    if config.fabric.routed and config.node_subnet.prefixlen + racks.bit_length() > 29:
+        yield Problem(node, f"{config.node_subnet} has no parts for {racks} racks", "a larger subnet")
+        return
     pool = fabric.load_balancer_pool(config)
     if config.load_balancer_pool is not None and not config.load_balancer_pool.subnet_of(config.node_subnet):
         said = f"{config.load_balancer_pool} is no part of {config.node_subnet}"
         yield Problem(("mininetes", "loadBalancerPool"), said, "a part of mininetes.nodeSubnet")
         pool = None
-    end = config.node_subnet.broadcast_address if pool is None else pool.network_address
-    room = int(end) - int(config.node_subnet.network_address) - 2  # without the network's own and the router's
-    if room < len(config.nodes):
-        said = f"{config.node_subnet} has room for {max(room, 0)} nodes, the lab has {len(config.nodes)}"
-        yield Problem(node, said, "a larger subnet")
+    total = len(config.nodes)
+    for number, subnet in enumerate(dict.fromkeys(fabric.rack_subnets(config))):
+        end = int(subnet.broadcast_address)
+        if pool is not None and pool.subnet_of(subnet):
+            end = int(pool.network_address)
+        # Without the network's own address, the router's, and in a rack that of a machine that is no node.
+        room = end - int(subnet.network_address) - (3 if config.fabric.routed else 2)
+        nodes = len(range(number, total, racks)) if config.fabric.routed else total
+        if room < nodes:
+            said = f"{subnet} has room for {max(room, 0)} nodes, the lab has {nodes}"
+            yield Problem(node, said + (" there" if config.fabric.routed else ""), "a larger subnet")
 
 
 def _pod_cidrs(config: LabConfig) -> Iterator[Problem]:
@@ -126,8 +144,13 @@ def _special_use(subnet: IPv4Network) -> str:
 
 
 def _sizes(fabric: FabricConfig) -> Iterator[Problem]:
-    if fabric.shape not in ("star", "leaf-spine"):
-        yield Problem((*_FABRIC, "shape"), f"unknown shape {show(fabric.shape)}", "star or leaf-spine")
+    if fabric.shape not in SHAPES:
+        yield Problem((*_FABRIC, "shape"), f"unknown shape {show(fabric.shape)}", ", ".join(SHAPES))
+    if fabric.routing not in ("", "l2", "l3"):
+        yield Problem((*_FABRIC, "routing"), f"unknown routing {show(fabric.routing)}", "l2 or l3")
+    elif fabric.shape == "star" and fabric.routed:
+        said = "a star is one rack, between whose nodes there is nothing to route"
+        yield Problem((*_FABRIC, "routing"), said, "shape: leaf-spine, two-racks or two-sites")
     for name, count in (("leaves", fabric.leaves), ("spines", fabric.spines)):
         if not 1 <= count <= MAX_SWITCHES:
             yield Problem((*_FABRIC, name), f"{show(count)} is out of range", f"1 to {MAX_SWITCHES}")

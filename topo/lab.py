@@ -18,6 +18,7 @@ from topo.cluster.network import Daemon, PodNetwork
 from topo.cluster.store import NotFound, Object, Store
 from topo.cluster.wiring import GROUP
 from topo.config import LabConfig, NodeConfig
+from topo.config_rules import fabric_links
 from topo.control.api import ApiServer
 from topo.control.events import record
 from topo.control.link import Controller, ControllerGone
@@ -110,11 +111,12 @@ class Lab:
         lab = self.store.create(self._lab_object())
         for text in self.parts.substitutes:
             record(self.store, lab, "Substituted", text)
+        routers = fabric.routers(self.config)
         for switch in fabric.switches(self.config.fabric):
             host = hosts.Host(switch.name)
             self.switches[switch.name] = Machine(host, OpenVSwitch(host, self.run / switch.name, self.parts.datapath))
             hosts.add(self.mininet, host, switch=True)
-            self.store.create(fabric.switch_object(switch))
+            self.store.create(fabric.switch_object(switch, routers.get(switch.name)))
         for wanted in self.config.nodes:
             self._plan(wanted)
         self._plan_client()
@@ -299,7 +301,7 @@ class Lab:
         self.store.update("FabricSwitch", "", switch, change)
 
     def _wire_switch(self, name: str) -> dict[int, str]:
-        """Make the links of a switch that it owns: to its nodes, and from a leaf to the spines. All its ports."""
+        """Make the links of a switch that it owns (fabric_links has it first) and those to its nodes. All its ports."""
         ports = {}
         thing = self.store.get("FabricSwitch", "", name)
         assert thing is not None
@@ -309,7 +311,7 @@ class Lab:
                 self._wire_node(self.nodes[peer])
             elif peer in self.outside:
                 self._wire_client(peer, name, ports[number])
-            elif thing["spec"]["tier"] == "leaf":
+            elif (name, peer) in fabric_links(self.config):
                 back = next(int(n) for n, p in self._ports_of(peer).items() if p == name)
                 self._wire(peer, _port_name(back), name, ports[number])
         return ports

@@ -12,6 +12,7 @@ from typing import Any
 from topo.cluster.errors import InputError
 from topo.config import FabricConfig, LabConfig, LinkConfig, NodeConfig
 from topo.config_rules import fabric_links, problems, switch_names, validate
+from topo.fabric import default_link
 from topo.yaml_source import Document, Map, Seq, field_path, nearest, plain, read_documents, read_text, show
 
 __all__ = ["LabFile", "default_config", "fabric_links", "load", "node_names", "parse", "switch_names", "validate"]
@@ -191,14 +192,17 @@ class _Reader:
         return options
 
     def fabric(self, path: _Path, value: Any) -> FabricConfig:
-        given = self.mapping(path, value, ("shape", "leaves", "spines", "link", "links"))
+        given = self.mapping(path, value, ("shape", "leaves", "spines", "routing", "link", "links"))
         out: dict[str, Any] = {k: self.integer((*path, k), given[k]) for k in ("leaves", "spines") if k in given}
-        if "shape" in given:
-            out["shape"] = self.text((*path, "shape"), given["shape"])
+        out |= {k: self.text((*path, k), given[k]) for k in ("shape", "routing") if k in given}
         link = self.link((*path, "link"), given.get("link"), LinkConfig())
         links = self.mapping((*path, "links"), given.get("links"), None, keep_null=True)
-        each = {name: self.link((*path, "links", name), own, link) for name, own in links.items()}
-        return FabricConfig(**out, link=link, links=each)
+        whole = FabricConfig(**out, link=link)
+        each = {
+            name: self.link((*path, "links", name), own, default_link(whole, *name.partition("--")[::2]))
+            for name, own in links.items()
+        }
+        return replace(whole, links=each)
 
     def link(self, path: _Path, value: Any, base: LinkConfig) -> LinkConfig:
         """The base with what is given; a null there is "not limited", so that one link can be freed of a limit."""

@@ -17,10 +17,11 @@ from topo.config import LabConfig, NodeConfig
 from topo.fabric import (
     Attachment,
     attach,
-    client_address,
+    gateway_address,
     load_balancer_pool,
     mac_of,
     node_address,
+    node_subnet,
     pod_cidr,
 )
 from topo.hosts import Host
@@ -94,7 +95,7 @@ def plan_node(config: LabConfig, network: PodNetwork, node: NodeConfig, index: i
         node,
         index,
         node_address(config, index),
-        config.node_subnet,
+        node_subnet(config, index),
         cidr,
         attach(config.fabric, index),
         network.gateway_mac or mac_of(cidr.network_address + 1),
@@ -177,8 +178,8 @@ def configure_stack(node: Node, config: LabConfig, network: PodNetwork, mtu: int
         # Every rejected connection gets its answer, not one a second (icmp(7)).
         net__ipv4__icmp_ratelimit="0",
     )
-    prefix = config.node_subnet.prefixlen
-    router = ("0.0.0.0/0", str(client_address(config)), "")
+    prefix = node_subnet(config, node.index).prefixlen
+    router = ("0.0.0.0/0", str(gateway_address(config, node.index)), "")
     links.configure(pid, "br-ex", f"{node.ip}/{prefix}", [router], mtu=mtu, loopback=True)
     machine.host.run("nft", "-f", "-", text=_rules(config, network))
     if network.bridged:

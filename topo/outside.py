@@ -19,8 +19,11 @@ def configure(host: Host, config: LabConfig, mtu: int, checksums: bool) -> None:
     A program there may bind whichever of them it likes, so one machine is any number of clients.
     """
     links.no_ipv6(host.pid)
-    address = f"{fabric.client_address(config)}/{config.node_subnet.prefixlen}"
-    links.configure(host.pid, "eth0", address, mtu=mtu, loopback=True)
+    subnet = fabric.rack_subnets(config)[0]
+    address = f"{fabric.client_address(config)}/{subnet.prefixlen}"
+    # The other racks are behind the router of the one that it is in.
+    racks = [(str(config.node_subnet), str(subnet.network_address + 1), "")] if config.fabric.routed else []
+    links.configure(host.pid, "eth0", address, racks, mtu=mtu, loopback=True)
     for network in (fabric.CLIENT_NETWORK, fabric.WORLD_NETWORK):
         links.own(host.pid, str(network))
     # Of several equally good next hops each connection takes one (kernel, ip-sysctl): ports count, not addresses alone.

@@ -63,6 +63,9 @@ UPLINK = Table(0, "Uplink", "Forwarding", "between the wire, the node's own stac
 
 FABRIC_ARP = Table(0, "FabricARP", "Validation", "answers ARP requests for nodes; nothing is flooded")
 FABRIC_FORWARD = Table(10, "FabricForward", "Forwarding", "node MAC -> port, or any of the equal-cost ports")
+FABRIC_ROUTE = Table(
+    20, "FabricRoute", "Forwarding", "where racks have subnets of their own: prefix -> next router, or the node"
+)
 
 Pipeline = tuple[Table, ...]
 POD_BRIDGE: Pipeline = (
@@ -98,7 +101,7 @@ POD_BRIDGE: Pipeline = (
     DROP,
 )
 UPLINK_BRIDGE: Pipeline = (UPLINK,)
-FABRIC_SWITCH: Pipeline = (FABRIC_ARP, FABRIC_FORWARD)
+FABRIC_SWITCH: Pipeline = (FABRIC_ARP, FABRIC_FORWARD, FABRIC_ROUTE)
 # One name a kind of bridge, as the command line and the lab's database use it.
 PIPELINES: Mapping[str, Pipeline] = {"br-int": POD_BRIDGE, "br-ex": UPLINK_BRIDGE, "br-fabric": FABRIC_SWITCH}
 

@@ -101,8 +101,13 @@ def ingress(config: LabConfig, objects: Sequence[Object]) -> list[Object]:
 
 
 def _network(cni: Cni, proxy: Proxy, config: LabConfig) -> PodNetwork:
-    """How pods are attached. Raises InputError where the proxy mode's kernel has no device for the CNI's tunnel."""
+    """How pods are attached. Raises InputError where the proxy mode's kernel has no device for the CNI's tunnel, and
+    where the fabric's routers would get pods' packets as they are and know nothing of pods."""
     network = cni.plan(fabric.mtu(config.fabric), config.cni_options)
+    if config.fabric.routed and cni.traits_of(config.cni_options).encapsulation == "none":
+        named = f"{cni.name} {cni.variant(config.cni_options)}"
+        problem = f"{named} does not wrap pods' packets, and routers between the racks have no routes to pods"
+        raise InputError("mininetes.fabric.routing", problem, "l2, or a CNI with an overlay")
     if network.plugins is not None:
         return _plugged(podnetwork.check(network, config), proxy)
     if proxy.attachment != "bridge":

@@ -47,6 +47,14 @@ def test_a_node_that_is_not_ready_announces_nothing() -> None:
     assert announcers(ports, [replace(n, ready=False) for n in NODES]) == {}
 
 
+def test_arp_reaches_only_the_subnet_of_its_node_so_others_do_not_announce() -> None:
+    racks = {"172.18.255.0/24": NODES[:2], "172.18.0.0/24": NODES[2:]}
+    nodes = [replace(n, subnet=subnet) for subnet, members in racks.items() for n in members]
+    found = announcers(of(*(balanced(a, i) for i, a in enumerate(POOL, start=1))), nodes)
+    assert set(found) == set(POOL) and set(found.values()) == {n.name for n in NODES[:2]}
+    assert announcers(of(balanced(POOL[0])), nodes[2:]) == {}
+
+
 def test_with_policy_local_only_a_node_with_a_ready_endpoint_may() -> None:
     for name in ("node-2", "node-4"):
         assert announcers(of(balanced(POOL[0], 1, name, external_local=True)), NODES) == {POOL[0]: name}

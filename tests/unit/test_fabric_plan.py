@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations, pairwise
 
@@ -17,19 +18,31 @@ from topo.fabric import (
     Attachment,
     Switch,
     attach,
+    client_address,
+    gateway_address,
     link,
+    load_balancer_pool,
     mac_of,
     mtu,
     node_address,
+    node_subnet,
     pod_cidr,
+    routers,
     switch_object,
     switches,
 )
 
 FABRICS = st.one_of(
     st.just(FabricConfig(shape="star")),
-    st.builds(FabricConfig, shape=st.just("leaf-spine"), leaves=st.integers(1, 9), spines=st.integers(1, 9)),
+    st.builds(
+        FabricConfig,
+        shape=st.just("leaf-spine"),
+        leaves=st.integers(1, 9),
+        spines=st.integers(1, 9),
+        routing=st.sampled_from(["", "l3"]),
+    ),
 )
+PAIRS = (FabricConfig(shape="two-racks"), FabricConfig(shape="two-sites"))
 
 
 def nodes(count: int) -> tuple[NodeConfig, ...]:
@@ -67,6 +80,7 @@ def graph(fabric: FabricConfig, count: int) -> dict[str, set[str]]:
 
 
 @given(FABRICS, st.integers(1, 60))
+@settings(deadline=None)
 def test_every_node_reaches_every_other(fabric: FabricConfig, count: int) -> None:
     neighbours = graph(fabric, count)
     at = {node.name: attach(fabric, i).switch for i, node in enumerate(nodes(count))}
@@ -192,6 +206,62 @@ def test_every_link_of_the_plan_can_be_set_on_its_own(fabric: FabricConfig, coun
     assert {frozenset(pair) for pair in there} == {
         frozenset((a, b)) for a, others in graph(fabric, count).items() for b in others
     }
+
+
+@pytest.mark.parametrize("fabric", PAIRS)
+def test_two_racks_and_two_sites_are_two_switches_with_one_link(fabric: FabricConfig) -> None:
+    config = LabConfig(nodes=nodes(3), fabric=fabric)
+    one, two = (switch.name for switch in switches(fabric))
+    expected = [("node-0", one), ("node-1", two), ("node-2", one), (one, two)]
+    assert list(fabric_links(config)) == expected
+    assert not list(problems(config))
+
+
+def test_the_link_between_two_sites_is_slow_unless_the_lab_file_says_otherwise() -> None:
+    fabric = FabricConfig(shape="two-sites", link=FAST)
+    assert link(fabric, "site-2", "site-1") == LinkConfig(bandwidth=100)
+    assert link(fabric, "node-0", "site-1") == FAST
+    assert link(replace(fabric, links={"site-1--site-2": SLOW}), "site-2", "site-1") == SLOW
+
+
+@given(st.integers(1, 64), st.integers(16, 23), st.integers(1, 9), st.integers(1, 9))
+@settings(deadline=None)
+def test_a_rack_of_a_routed_fabric_is_a_subnet_with_a_gateway_and_its_nodes_in_it(
+    count: int, prefix: int, leaves: int, spines: int
+) -> None:
+    subnet = IPv4Network((IPv4Address("172.18.0.0"), prefix))
+    fabric = FabricConfig(leaves=leaves, spines=spines, routing="l3")
+    config = LabConfig(nodes=nodes(count), node_subnet=subnet, fabric=fabric)
+    assert not list(problems(config))
+    known = routers(config)
+    assert set(known) == {switch.name for switch in switches(config.fabric)}
+    assert len({router.mac for router in known.values()}) == len(known)
+    subnets = [router.subnet for router in known.values() if router.subnet]
+    assert all(s.subnet_of(config.node_subnet) for s in subnets)
+    assert not any(a.overlaps(b) for a, b in combinations(subnets, 2))
+    taken = {client_address(config)}
+    for i in range(len(config.nodes)):
+        router = known[attach(config.fabric, i).switch]
+        address = node_address(config, i)
+        assert router.subnet == node_subnet(config, i) and address in router.subnet
+        assert gateway_address(config, i) == router.gateway
+        taken |= {address, gateway_address(config, i)}
+    assert len(taken) == 1 + len(config.nodes) + len(
+        {attach(config.fabric, i).switch for i in range(len(config.nodes))}
+    )
+
+
+def test_load_balancer_addresses_of_a_routed_fabric_are_the_first_racks() -> None:
+    config = LabConfig(nodes=nodes(4), fabric=PAIRS[0])
+    assert load_balancer_pool(config) == IPv4Network("172.18.63.192/26")
+    assert load_balancer_pool(replace(config, fabric=FabricConfig())) == IPv4Network("172.18.255.192/26")
+
+
+def test_a_rack_is_full_when_its_own_part_is() -> None:
+    small = LabConfig(nodes=nodes(8), node_subnet=IPv4Network("172.18.0.0/27"), fabric=PAIRS[0])
+    (problem,) = problems(replace(small, nodes=nodes(9)))
+    assert "172.18.0.0/29 has room for 4 nodes, the lab has 5 there" in problem.problem
+    assert not list(problems(small))
 
 
 def test_the_mtu_is_the_smallest_of_any_link() -> None:

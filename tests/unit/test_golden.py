@@ -28,6 +28,7 @@ from views import (
     cni_of,
     fabric,
     proxy_of,
+    routed_fabric,
     served,
 )
 
@@ -77,6 +78,8 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
     "services-affinity": of_mode("ovs", {STICKY.key: STICKY}),
     "fabric-leaf": lambda: fabric_switch(fabric()["leaf-1"]),
     "fabric-spine": lambda: fabric_switch(fabric()["spine-1"]),
+    "fabric-routed-leaf": lambda: fabric_switch(routed_fabric()["leaf-1"]),
+    "fabric-routed-spine": lambda: fabric_switch(routed_fabric()["spine-1"]),
 }
 
 

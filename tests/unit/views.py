@@ -14,7 +14,7 @@ from controllers.flow.fields import ip_number, mac_number
 from controllers.proxy import Proxy
 from controllers.registry import discover
 from controllers.services import Endpoint, ServicePort
-from controllers.state import FabricView, Lab, Node, NodeView, Pod, Switch
+from controllers.state import FabricView, Lab, Node, NodeView, Outside, Pod, Router, Switch
 
 POD_SUBNET, SERVICE_SUBNET = "10.244.0.0/16", "10.96.0.0/16"
 CNIS = discover(cnis, "CNI")
@@ -142,6 +142,27 @@ def fabric(down: frozenset[tuple[str, int]] = frozenset()) -> dict[str, FabricVi
     """The view of every switch, by name; down: (switch, port) whose link is dead."""
     nodes = tuple(view.node for view in cluster("flannel").values())
     return {name: FabricView(switch, SWITCHES, nodes, down) for name, switch in SWITCHES.items()}
+
+
+RACKS = {"leaf-1": "172.18.0.0/18", "leaf-2": "172.18.64.0/18"}
+
+
+def routed_fabric(down: frozenset[tuple[str, int]] = frozenset()) -> dict[str, FabricView]:
+    """The same with routers: node-1 and node-3 in one rack with the machine outside, node-2 in the other."""
+    routers = {name: Router(0x0A58_0001_0000 + i, RACKS.get(name, "")) for i, name in enumerate(SWITCHES)}
+    switches = {name: replace(switch, router=routers[name]) for name, switch in SWITCHES.items()}
+    switches["leaf-1"] = replace(switches["leaf-1"], ports={**switches["leaf-1"].ports, 100: "client"})
+    subnets = {peer: RACKS[name] for name, s in switches.items() if s.tier == "leaf" for peer in s.ports.values()}
+    nodes = [replace(view.node, subnet=subnets[view.node.name]) for view in cluster("flannel").values()]
+    far = ip_number("172.18.64.3")
+    nodes = [replace(n, ip=far, mac=mac_of("172.18.64.3")) if n.name == "node-2" else n for n in nodes]
+    client = Outside("client", ip_number("172.18.0.9"), mac_of("172.18.0.9"))
+    address = replace(WEB, key="default/balanced:80/tcp", load_balancer_ips=(ip_number("172.18.63.200"),))
+    lab = cluster("flannel")["node-1"].lab
+    return {
+        name: FabricView(switch, switches, tuple(nodes), down, {address.key: address}, (client,), lab)
+        for name, switch in switches.items()
+    }
 
 
 def without(view: NodeView, service_key: str, endpoint: str) -> NodeView:
