@@ -7,9 +7,10 @@ SCENARIO ?= quickstart
 # What every lab and every measurement needs of the distribution (Debian 12 and 13, Ubuntu 24.04).
 PACKAGES := openvswitch-switch mininet iperf3 nftables iptables conntrack iproute2 iputils-ping net-tools ethtool tcpdump curl \
             kmod procps util-linux python3 python3-venv nginx openssl wireguard-tools wireguard-go \
-            containernetworking-plugins
-# Labs start their own nginx; the distribution's must not take port 80 of this machine because of us. This file is Debian's
-# way to install a service without starting it (invoke-rc.d(8), policy-rc.d); one that is there already is left alone.
+            containernetworking-plugins bird2 frr
+# Labs start their own nginx, BIRD and FRR; the distribution's must not take port 80 and the routes of this machine because
+# of us. This file is Debian's way to install a service without starting it (invoke-rc.d(8), policy-rc.d); one that is
+# there already is left alone.
 POLICY ?= /usr/sbin/policy-rc.d
 OPTIONS := $(if $(CNI),--cni $(CNI)) $(if $(PROXY),--proxy $(PROXY)) $(if $(NODES),--nodes $(NODES)) \
            $(if $(DATAPATH),--datapath $(DATAPATH)) $(if $(LAB),--lab $(LAB)) $(ARGS)
@@ -33,14 +34,14 @@ packages:
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" != 0 ]; then echo "not installed:$$missing. Run: sudo make install" >&2; exit 2; fi; \
 	  echo "installing$$missing"; \
-	  case "$$missing " in *" nginx "*) nginx=yes;; *) nginx=;; esac; \
-	  if [ "$$nginx" ] && [ ! -e $(POLICY) ]; then \
+	  served=""; for p in nginx bird2 frr; do case "$$missing " in *" $$p "*) served="$$served $${p%2}";; esac; done; \
+	  if [ "$$served" ] && [ ! -e $(POLICY) ]; then \
 	    trap 'rm -f $(POLICY)' EXIT; \
-	    printf '#!/bin/sh\ncase "$$1" in nginx*) exit 101;; esac\n' > $(POLICY) && chmod 755 $(POLICY); \
+	    printf '#!/bin/sh\ncase "$$1" in nginx*|bird*|frr*) exit 101;; esac\n' > $(POLICY) && chmod 755 $(POLICY); \
 	  fi; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing \
 	    > /var/log/mininetes-apt.log 2>&1 || { tail -n 20 /var/log/mininetes-apt.log >&2; exit 1; }; \
-	  if [ "$$nginx" ]; then update-rc.d nginx disable >> /var/log/mininetes-apt.log 2>&1 || true; fi; \
+	  for p in $$served; do update-rc.d $$p disable >> /var/log/mininetes-apt.log 2>&1 || true; done; \
 	fi
 
 # Ryu builds only with this setuptools and without build isolation (setup.cfg says why).

@@ -175,6 +175,8 @@ def configure_stack(node: Node, config: LabConfig, network: PodNetwork, mtu: int
         net__ipv4__conf__default__rp_filter="0",
         # The switch gives back what the node sends to a Service without endpoints; its source is the node itself.
         net__ipv4__conf__gw0__accept_local="1",
+        # Of several equally good next hops each connection takes one: ports count, not addresses alone.
+        net__ipv4__fib_multipath_hash_policy="1",
         # Every rejected connection gets its answer, not one a second (icmp(7)).
         net__ipv4__icmp_ratelimit="0",
     )

@@ -6,12 +6,13 @@ Calico, "Configure BGP peering" and "Advertise Kubernetes service IP addresses",
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from controllers.announce import routed_addresses
-from controllers.bgp.options import Bgp, of
+from controllers.bgp.options import Announced, Bgp, of
 from controllers.cni import blocks
 from controllers.flow.fields import ip_text
+from controllers.rib import Rule
 from controllers.state import Node, NodeView
 
 # Calico, "Configure BGP peering": the example cluster ID of route reflectors. Both have it: each client speaks to both.
@@ -24,6 +25,8 @@ BFD_INTERVAL, BFD_MULTIPLIER = 100, 5
 RESTART_TIME, RESTART_WAIT = 120, 30
 # Seconds between looks at what the kernel holds; changes that BIRD makes do not wait for it.
 _SCAN = 2
+# What a neighbour is told, and where a next hop is that it tells.
+_TOLD = "export where source ~ [ RTS_STATIC, RTS_BGP ]; gateway direct;"
 
 
 def node_config(view: NodeView) -> str:
@@ -37,6 +40,7 @@ def node_config(view: NodeView) -> str:
             *_own(view, bgp),
             *_kernel(view),
             *(_bfd("br-ex") if bgp.bfd else ()),
+            *(_import(bgp.imports) if bgp.imports else ()),
             *_template("nodes", bgp.asn, address, bgp),
             *_nodes(view, bgp),
             *_peers(view, bgp),
@@ -113,6 +117,34 @@ def _own(view: NodeView, bgp: Bgp) -> Iterator[str]:
     addresses = view.addresses.get(view.node.name, ())
     yield from _static("pods", tuple(blocks.announced(routes, view.node.pod_cidr, addresses)))
     yield from _static("services", tuple(sorted(services)))
+    yield from _announced(bgp.own(view.node.name))
+
+
+def _announced(own: Iterable[Announced]) -> Iterator[str]:
+    """What the lab file has this node announce beside its pods, with its attributes."""
+    for number, one in enumerate(own, start=1):
+        words = [f"bgp_local_pref = {one.local_preference}", f"bgp_med = {one.med}"]
+        words += [f"bgp_community.add(({a},{b}))" for a, b in sorted(one.communities)]
+        yield f"protocol static announced{number} {{"
+        yield "  ipv4;"
+        yield f"  route {one.prefix} blackhole {{ {'; '.join(words)}; }};"
+        yield "}"
+
+
+def _import(rules: Iterable[Rule]) -> Iterator[str]:
+    """What is let in of what other nodes tell, rule by rule, as the controller's RIB does it."""
+    yield "filter let_in {"
+    for rule in rules:
+        prefix = rule.prefix or "0.0.0.0/0"
+        # In BIRD a length below the prefix's own is that of prefixes round it.
+        tests = [f"net ~ [ {prefix}{{{max(rule.shortest, int(prefix.partition('/')[2]))},{rule.longest}}} ]"]
+        tests += [f"({rule.community[0]},{rule.community[1]}) ~ bgp_community"] if rule.community else []
+        acts = [f"bgp_local_pref = {rule.local_preference}"] if rule.local_preference is not None else []
+        acts += [f"bgp_community.add(({a},{b}))" for a, b in sorted(rule.add)]
+        does = "; ".join([*(acts if rule.accept else ()), "accept" if rule.accept else "reject"])
+        yield f"  if {' && '.join(tests)} then {{ {does}; }}"
+    yield "  accept;"
+    yield "}"
 
 
 def _static(name: str, prefixes: tuple[str, ...]) -> Iterator[str]:
@@ -151,7 +183,7 @@ def _template(name: str, asn: int, address: str, bgp: Bgp) -> Iterator[str]:
     restart = "on" if bgp.graceful_restart else "off"
     yield f"  graceful restart {restart}; graceful restart time {RESTART_TIME};"
     yield f"  bfd {'on' if bgp.bfd else 'off'};"
-    yield "  ipv4 { import all; export where source ~ [ RTS_STATIC, RTS_BGP ]; gateway direct; };"
+    yield f"  ipv4 {{ import all; {_TOLD} }};"
     yield "}"
 
 
@@ -163,6 +195,7 @@ def _nodes(view: NodeView, bgp: Bgp) -> Iterator[str]:
             words += ["rr client", f"rr cluster id {CLUSTER_ID}"]
         # One of the two calls the other, so that no connection must be given up (RFC 4271, section 6.8).
         words += ["passive on"] if view.node.ip > node.ip else []
+        words += [f"ipv4 {{ import filter let_in; {_TOLD} }}"] if bgp.imports else []
         yield f"protocol bgp {protocol_of(node)} from nodes {{ {'; '.join(words)}; }}"
 
 

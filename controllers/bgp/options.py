@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
+from controllers.rib import DEFAULT_LOCAL_PREFERENCE, Community, Rule
 from controllers.state import Lab
 from topo.cluster.errors import InputError
 
@@ -17,7 +18,8 @@ PEERINGS = ("mesh", "reflector")
 OUTSIDE_ROUTERS = ("bird", "frr")
 # Calico, "Configure BGP peering": the default AS number of a cluster.
 ASN, OUTSIDE_ASN = 64512, 64513
-_SECTION = ("outsideRouter", "outsideAsn", "peers", "serviceSubnet")
+# Of these only the first two mean something to the controller's RIB too.
+_SECTION = ("announce", "import", "outsideRouter", "outsideAsn", "peers", "serviceSubnet")
 # RFC 6793: AS numbers have four octets; 0 and 23456 are no AS's (RFC 7607, RFC 6793), the last is reserved (RFC 7300).
 _NO_ASN = (0, 23456, 0xFFFFFFFF)
 
@@ -31,13 +33,25 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """A prefix that some nodes announce beside their pods': an address of their own, the same on several perhaps."""
+
+    prefix: str
+    nodes: tuple[str, ...]
+    local_preference: int = DEFAULT_LOCAL_PREFERENCE
+    med: int = 0
+    communities: frozenset[Community] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Bgp:
     """How the nodes of a lab speak BGP.
 
     speaker: "controller" (a RIB there, routes as flows) or "bird". reflectors: how many nodes are route reflectors if
     peering is "reflector". hold_time: seconds without a message after which a session ends. peers: beside the nodes.
     outside: what routes in the machine outside the cluster, "bird", "frr" or "". service_subnet: whether nodes announce
-    the Services' subnet too.
+    the Services' subnet too. announced: further prefixes of nodes. imports: what nodes do with what other nodes tell
+    them; what no rule is about is taken as it is.
     """
 
     speaker: str = "controller"
@@ -51,6 +65,12 @@ class Bgp:
     outside_asn: int = OUTSIDE_ASN
     peers: tuple[Peer, ...] = ()
     service_subnet: bool = False
+    announced: tuple[Announced, ...] = ()
+    imports: tuple[Rule, ...] = ()
+
+    def own(self, node: str) -> tuple[Announced, ...]:
+        """What this node announces beside its pods."""
+        return tuple(one for one in self.announced if node in one.nodes)
 
     @property
     def on_the_wire(self) -> bool:
@@ -76,8 +96,11 @@ def read(cni: Mapping[str, object], section: Mapping[str, object]) -> Bgp:
         outside_asn=_asn(own, section, "outsideAsn", OUTSIDE_ASN),
         peers=_peers(section.get("peers", ())),
         service_subnet=_switch(own, section, "serviceSubnet", False),
+        announced=tuple(_announced(*one) for one in _items(section, "announce")),
+        imports=tuple(_rule(*one) for one in _items(section, "import")),
     )
-    given = [key for key in (*OPTIONS[1:], *section) if key in cni or key in section]
+    wire = (*OPTIONS[1:], *_SECTION[2:])
+    given = [key for key in wire if key in cni or key in section]
     if given and not found.on_the_wire:
         place = where if given[0] in cni else own
         raise InputError(f"{place}.{given[0]}", "no BGP is spoken on the wire", f"{where}.speaker: bird")
@@ -137,3 +160,73 @@ def _peer(where: str, value: Any, expected: str) -> Peer:
     except ValueError:
         raise InputError(f"{where}.address", f"{value['address']!r} is no IPv4 address", expected) from None
     return Peer(address, _asn(where, value, "asn", 0))
+
+
+def _items(section: Mapping[str, object], key: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """(place, fields) of each item of a list of the section."""
+    where, value = f"mininetes.bgp.{key}", section.get(key, ())
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise InputError(where, f"{value!r} is wrong", "a list")
+    for number, one in enumerate(value):
+        if not isinstance(one, Mapping):
+            raise InputError(f"{where}[{number}]", f"{one!r} is wrong", "a mapping")
+    return [(f"{where}[{number}]", one) for number, one in enumerate(value)]
+
+
+def _announced(where: str, given: Mapping[str, Any]) -> Announced:
+    _known(where, given, ("prefix", "nodes", "localPreference", "med", "communities"))
+    nodes = given.get("nodes")
+    if not isinstance(nodes, Sequence) or isinstance(nodes, str) or not nodes:
+        raise InputError(f"{where}.nodes", f"{nodes!r} is wrong", "a list of nodes' names")
+    return Announced(
+        _prefix(where, given),
+        tuple(map(str, nodes)),
+        _number(where, given, "localPreference", DEFAULT_LOCAL_PREFERENCE, 0, 0xFFFFFFFF),
+        _number(where, given, "med", 0, 0, 0xFFFFFFFF),
+        _communities(f"{where}.communities", given.get("communities", ())),
+    )
+
+
+def _rule(where: str, given: Mapping[str, Any]) -> Rule:
+    _known(where, given, ("action", "prefix", "shortest", "longest", "community", "localPreference", "addCommunities"))
+    if "action" not in given:
+        raise InputError(f"{where}.action", "the field is missing", "accept or reject")
+    community = _communities(f"{where}.community", [given["community"]]) if "community" in given else frozenset()
+    preference = _number(where, given, "localPreference", 0, 0, 0xFFFFFFFF) if "localPreference" in given else None
+    shortest, longest = (_number(where, given, *ends, 0, 32) for ends in (("shortest", 0), ("longest", 32)))
+    prefix = _prefix(where, given) if "prefix" in given else ""
+    if longest < max(shortest, int(prefix.partition("/")[2] or 0)):
+        raise InputError(f"{where}.longest", f"no prefix is as short as /{longest} here", "a greater length")
+    return Rule(
+        _choice(where, given, "action", ("accept", "reject")) == "accept",
+        prefix,
+        shortest,
+        longest,
+        next(iter(community), None),
+        preference,
+        _communities(f"{where}.addCommunities", given.get("addCommunities", ())),
+    )
+
+
+def _known(where: str, given: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+    for key in given:
+        if key not in fields:
+            raise InputError(f"{where}.{key}", "there is no such field", f"one of: {', '.join(fields)}")
+
+
+def _prefix(where: str, given: Mapping[str, Any]) -> str:
+    try:
+        return str(IPv4Network(given.get("prefix", "")))
+    except ValueError as error:
+        raise InputError(f"{where}.prefix", str(error) or "the field is missing", "as 192.0.2.0/24") from None
+
+
+def _communities(where: str, value: Any) -> frozenset[Community]:
+    """Of texts as 64512:100 (RFC 1997)."""
+    found = set()
+    for text in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+        one, colon, two = str(text).partition(":")
+        if not (colon and one.isdecimal() and two.isdecimal() and int(one) < 65536 and int(two) < 65536):
+            raise InputError(where, f"{text!r} is no community", 'a text as "64512:100"')
+        found.add((int(one), int(two)))
+    return frozenset(found)

@@ -112,6 +112,10 @@ class Cni(ABC):
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """Flows of br-int: ARP towards pods, routes to other nodes' pods."""
 
+    def announced_prefixes(self, view: NodeView, node: Node) -> Iterable[str]:
+        """What a node announces of its pods' addresses, where nodes announce them: all as one prefix."""
+        return (node.pod_cidr,)
+
     def devices(self, options: Mapping[str, object]) -> tuple[str, ...]:
         """Kinds of devices of the node's kernel (ip-link(8)) that it uses where they are (topo.system.has_device)."""
         return ()

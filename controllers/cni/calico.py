@@ -15,7 +15,8 @@ from typing import Any
 
 from controllers.agent.several import Several
 from controllers.bgp import options as bgp
-from controllers.bgp.daemon import Bird
+from controllers.bgp import rib_routes
+from controllers.bgp.part import node_parts
 from controllers.cni import INGRESS_AND_EGRESS, WITH_ADMIN_POLICIES, Cni, Traits, blocks, options_of, parts
 from controllers.cni.options import choice, switch
 from controllers.cni.tunnels import IPIP, VXLAN, WIREGUARD
@@ -23,7 +24,6 @@ from controllers.cni.ways import Way
 from controllers.flow import fields as f
 from controllers.flow.program import Fragment
 from controllers.proxy import NodePart
-from controllers.rib import Announcement, best_paths
 from controllers.state import Lab, Node, NodeView
 from controllers.transports import wireguard
 from controllers.transports.ipip import ipip
@@ -120,32 +120,31 @@ class Calico(Cni):
         if bgp.of(view.lab).on_the_wire:
             yield parts.by_routes(self.name, view.node, view.lab.pod_subnet)
             return
-        by_address = {peer.ip: peer for peer in view.peers}
-        for prefix, paths in best_paths(self.announcements(view)).items():
-            next_hop = by_address[paths[0].next_hop]
-            yield from parts.route(self.name, self.way(view, next_hop), view.node, next_hop, prefix, VNI)
+        for prefix, hops in rib_routes.routes(view, self.announced_prefixes).items():
+            ways = [self.way(view, hop) for hop in hops]
+            if len(hops) > 1 and set(ways) == {Way.NEIGHBOUR}:
+                yield rib_routes.by_neighbours(self.name, view.node, hops, prefix)
+            else:
+                yield from parts.route(self.name, ways[0], view.node, hops[0], prefix, VNI)
 
-    def announcements(self, view: NodeView) -> list[Announcement]:
-        """What the ready peers announce of their pods' addresses, each itself the next hop."""
+    def announced_prefixes(self, view: NodeView, node: Node) -> Iterable[str]:
+        """What a node announces of its pods' addresses."""
         routes = choice(self.name, options_of(view), "routes", blocks.CHOICES)
-        return [
-            Announcement(prefix, next_hop=node.ip, speaker=node.ip)
-            for node in view.peers
-            if node.ready
-            for prefix in blocks.announced(routes, node.pod_cidr, view.addresses.get(node.name, ()))
-        ]
+        return blocks.announced(routes, node.pod_cidr, view.addresses.get(node.name, ()))
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
         """Pod packets that cross the fabric as they are: br-ex hands those for its own pods to br-int."""
         traits = self.traits_of(options_of(view))
         is_plain = not traits.overhead or traits.only_between_subnets
-        return (parts.from_wire(self.name, view),) if is_plain else ()
+        if is_plain:
+            yield parts.from_wire(self.name, view)
+            yield from rib_routes.uplink(self.name, view)
 
     def node_part(self, lab: Lab, pid: int, run: Path) -> NodePart | None:
         """BIRD, if it is the speaker; what wraps packets in the node's kernel."""
         options = lab.options.get("cni", {})
         size = self.mtu(lab.fabric_mtu, options)
-        found: list[NodePart] = [Bird(pid, run / "bird")] if bgp.of(lab).on_the_wire else []
+        found = node_parts(lab, pid, run)
         match self.traits_of(options).encapsulation:
             case "IP in IP":
                 found.append(ipip(pid, run, size, self._behind))
@@ -159,8 +158,3 @@ class Calico(Cni):
 
 
 CNI = Calico()
-
-
-def announcements(nodes: Iterable[Node]) -> list[Announcement]:
-    """What the ready nodes announce: each its pod CIDR, itself the next hop. A node that goes withdraws it."""
-    return [Announcement(node.pod_cidr, next_hop=node.ip, speaker=node.ip) for node in nodes if node.ready]

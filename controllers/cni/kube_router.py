@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from controllers.agent.several import Several
 from controllers.bgp import options as bgp
-from controllers.bgp.daemon import Bird
+from controllers.bgp import rib_routes
+from controllers.bgp.part import node_parts
 from controllers.cni import Cni, Traits, parts
-from controllers.cni.calico import announcements
 from controllers.flow.program import Fragment
 from controllers.proxy import NodePart
-from controllers.rib import best_paths
 from controllers.state import Lab, NodeView
 from topo.cluster.network import PodNetwork
 
@@ -47,17 +47,21 @@ class KubeRouter(Cni):
         if bgp.of(view.lab).on_the_wire:
             yield parts.by_routes(self.name, view.node, view.lab.pod_subnet)
             return
-        by_address = {peer.ip: peer for peer in view.peers}
-        for prefix, paths in best_paths(announcements(view.peers)).items():
-            yield parts.by_neighbour(self.name, view.node, by_address[paths[0].next_hop], prefix)
+        for prefix, hops in rib_routes.routes(view).items():
+            if len(hops) > 1:
+                yield rib_routes.by_neighbours(self.name, view.node, hops, prefix)
+            else:
+                yield parts.by_neighbour(self.name, view.node, hops[0], prefix)
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
         """Pod packets cross the fabric as they are."""
         yield parts.from_wire(self.name, view)
+        yield from rib_routes.uplink(self.name, view)
 
     def node_part(self, lab: Lab, pid: int, run: Path) -> NodePart | None:
-        """BIRD, if it is the speaker (kube-router's own is GoBGP)."""
-        return Bird(pid, run / "bird") if bgp.of(lab).on_the_wire else None
+        """BIRD, if it is the speaker (kube-router's own is GoBGP), and what the lab file has nodes announce."""
+        found = node_parts(lab, pid, run)
+        return Several(*found) if found else None
 
 
 CNI = KubeRouter()

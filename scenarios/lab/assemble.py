@@ -49,7 +49,13 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
     for app in choices.controllers:
         if app != OURS and not Path(app).is_file():
             raise InputError(f"--controller {app}", "no such file", f"{OURS!r} or a file with a Ryu application")
+    if config.bgp and "speaker" not in cni.options:
+        raise InputError("mininetes.bgp", f"CNI {cni.name} speaks no BGP", "calico or kube-router")
     routing = bgp.of_cni(config.cni_options, config.bgp)
+    for number, one in enumerate(routing.announced):
+        if unknown := sorted(set(one.nodes) - {node.name for node in config.nodes}):
+            there = ", ".join(node.name for node in config.nodes)
+            raise InputError(f"mininetes.bgp.announce[{number}].nodes", f"there is no node {unknown[0]!r}", there)
     platform.require_routers("bird" in (routing.speaker, routing.outside), routing.outside == "frr")
     command, agent = [sys.executable, "-m", "controllers"], [sys.executable, "-m", "controllers.agent"]
     for app in choices.controllers:

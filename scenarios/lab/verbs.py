@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from scenarios.lab import flows, policies
+from scenarios.lab import flows, policies, routes
 from scenarios.lab.socket import LabError
 from scenarios.netpol.prober_client import Prober
 from topo import admission
@@ -308,6 +308,14 @@ def _switch(request: Request) -> Any:
     return {"machine": name, "action": action, "seconds": round(time.monotonic() - began, 3)}
 
 
+def _bgp_routes(request: Request) -> Any:
+    return routes.routes(request.lab, request.values["node"])
+
+
+def _bgp_sessions(request: Request) -> Any:
+    return routes.sessions(request.lab, request.values["node"])
+
+
 def _wait(request: Request) -> Any:
     began = time.monotonic()
     request.lab.wait_ready(float(request.values["timeout"]))
@@ -337,6 +345,8 @@ def _identities(request: Request) -> Any:
 
 VERBS: Mapping[str, Callable[[Request], Any]] = {
     "apply": _apply,
+    "bgp-routes": _bgp_routes,
+    "bgp-sessions": _bgp_sessions,
     "delete": _delete,
     "status": _status,
     "exec": _exec,

@@ -74,9 +74,17 @@ def outside_of(name: str, **options: Any) -> tuple[Daemon, ...]:
 
 ALL = BIRD | {"bfd": True, "gracefulRestart": False, "holdTime": 9, "asn": 64600}
 SECTION = {"outsideRouter": "frr", "peers": [{"address": "172.18.0.9", "asn": 65001}], "serviceSubnet": True}
+ROUTES = {
+    "announce": [{"prefix": "192.0.2.0/24", "nodes": ["node-2"], "med": 5, "communities": ["64512:7"]}],
+    "import": [
+        {"action": "accept", "prefix": "192.0.2.0/24", "longest": 32, "localPreference": 200},
+        {"action": "reject", "community": "64512:9", "shortest": 25},
+    ],
+}
 CONFIGS: dict[str, Callable[[], str]] = {
     "mesh.conf": lambda: bird.node_config(view()),
     "everything.conf": lambda: bird.node_config(view("node-2", ALL, SECTION)),
+    "announces-and-filters.conf": lambda: bird.node_config(view("node-2", BIRD, ROUTES)),
     "reflector.conf": lambda: bird.node_config(view("node-1", BIRD | {"peering": "reflector", "reflectors": 1})),
     "client-of-reflectors.conf": lambda: bird.node_config(view("node-3", BIRD | {"peering": "reflector"})),
     "outside-bird.conf": lambda: outside_of("bird")[0].files["bird.conf"],
@@ -180,6 +188,16 @@ def test_a_peer_that_is_not_ready_stays_a_peer_for_bgp_itself_finds_out_but_is_n
         (BIRD, {"routers": []}, "mininetes.bgp.routers"),
         (BIRD, {"peers": "172.18.0.9"}, "mininetes.bgp.peers"),
         (BIRD, {"peers": [{"address": "172.18.0.9"}]}, "mininetes.bgp.peers[0]"),
+        ({}, {"announce": [{"prefix": "192.0.2.1/24", "nodes": ["a"]}]}, "mininetes.bgp.announce[0].prefix"),
+        ({}, {"announce": [{"prefix": "192.0.2.0/24"}]}, "mininetes.bgp.announce[0].nodes"),
+        ({}, {"import": [{"prefix": "192.0.2.0/24"}]}, "mininetes.bgp.import[0].action"),
+        ({}, {"import": [{"action": "accept", "comunity": "1:1"}]}, "mininetes.bgp.import[0].comunity"),
+        ({}, {"import": [{"action": "accept", "community": "1"}]}, "mininetes.bgp.import[0].community"),
+        (
+            {},
+            {"import": [{"action": "reject", "prefix": "192.0.2.0/24", "longest": 8}]},
+            "mininetes.bgp.import[0].longest",
+        ),
         (BIRD, {"peers": [{"address": "here", "asn": 1}]}, "mininetes.bgp.peers[0].address"),
     ],
 )

@@ -9,11 +9,12 @@ from itertools import permutations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from views import OVS, cluster, cni_of
+from views import OVS, A, cluster, cni_of
 
-from controllers.cni.calico import announcements
-from controllers.compile import pod_bridge
-from controllers.flow.program import listing
+from controllers.bgp.rib_routes import announced, held, routes
+from controllers.compile import pod_bridge, uplink_bridge
+from controllers.flow.fields import ip_number
+from controllers.flow.program import check, listing
 from controllers.rib import (
     NO_ADVERTISE,
     NO_EXPORT,
@@ -28,6 +29,7 @@ from controllers.rib import (
     learn,
     told,
 )
+from controllers.simulate import Switch
 from controllers.state import NodeView
 
 P, Q = "10.244.1.0/24", "10.244.2.0/24"
@@ -121,9 +123,9 @@ def peers(view: NodeView, ready: bool) -> NodeView:
 
 
 def test_ready_nodes_announce_their_pods_with_themselves_as_next_hop() -> None:
-    one, two, three = (view.node for view in cluster("calico").values())
-    said = announcements([one, two, three])
-    assert [(a.prefix, a.next_hop, a.speaker) for a in said] == [(x.pod_cidr, x.ip, x.ip) for x in (one, two)]
+    view = cluster("calico")["node-1"]
+    two, three = view.peers
+    assert [(a.prefix, a.next_hop, a.speaker) for a in announced(view)] == [(two.pod_cidr, two.ip, two.ip)]
     assert not three.ready
 
 
@@ -269,3 +271,49 @@ def test_what_is_withdrawn_might_as_well_never_have_been_told(one: list[Announce
 def test_equally_good_paths_differ_only_in_who_they_are_from(paths: list[Announcement]) -> None:
     good = {(p.local_preference, len(p.as_path), p.origin, p.external, p.metric) for p in best_of(paths)}
     assert len(good) == 1
+
+
+def with_bgp(**section: object) -> NodeView:
+    """node-1 with two ready peers, and this section mininetes.bgp."""
+    view = peers(cluster("calico")["node-1"], ready=True)
+    return replace(view, lab=replace(view.lab, options={"cni": {}, "bgp": section}))
+
+
+ANYCAST: dict[str, object] = {"prefix": "192.0.2.0/24", "nodes": ["node-2", "node-3"]}
+
+
+def test_a_prefix_of_two_nodes_has_both_as_next_hops_and_a_connection_one_of_them() -> None:
+    view = with_bgp(announce=[ANYCAST])
+    assert [n.name for n in routes(view)["192.0.2.0/24"]] == ["node-2", "node-3"]
+    program = pod_bridge(view, cni_of(view), OVS)
+    check(program)
+    packet = {"in_port": A.port, "dl_src": A.mac, "dl_dst": 1, "dl_type": 0x800, "nw_src": A.ip, "nw_proto": 17}
+    packet |= {"nw_dst": ip_number("192.0.2.9"), "nw_ttl": 64, "tp_src": 1, "tp_dst": 2}
+    went = [Switch(program).run(packet, lambda many, _, which=which: which).outputs for which in (0, 1)]
+    assert [(port, p["dl_dst"], p["nw_ttl"]) for ((port, p),) in went] == [(3, n.mac, 63) for n in view.peers]
+
+
+def test_withdrawal_and_preference_leave_one_next_hop() -> None:
+    preferred = {"prefix": "192.0.2.0/24", "nodes": ["node-3"], "localPreference": 200}
+    view = with_bgp(announce=[{**ANYCAST, "nodes": ["node-2"]}, preferred])
+    assert [n.name for n in routes(view)["192.0.2.0/24"]] == ["node-3"]
+    assert [best for _, best in held(view)["192.0.2.0/24"]] == [True, False]
+    gone = replace(view, peers=tuple(replace(p, ready=p.name != "node-3") for p in view.peers))
+    assert [n.name for n in routes(gone)["192.0.2.0/24"]] == ["node-2"]
+
+
+def test_rules_of_the_lab_file_drop_and_prefer() -> None:
+    colour = {**ANYCAST, "nodes": ["node-2"], "communities": ["64512:7"]}
+    rules = [
+        {"action": "accept", "community": "64512:7", "localPreference": 300},
+        {"action": "reject", "prefix": "10.244.3.0/24"},
+    ]
+    view = with_bgp(announce=[colour, {**ANYCAST, "nodes": ["node-3"]}], **{"import": rules})
+    assert [n.name for n in routes(view)["192.0.2.0/24"]] == ["node-2"]
+    assert "10.244.3.0/24" not in routes(view) and "10.244.2.0/24" in routes(view)
+
+
+def test_a_node_needs_no_route_to_what_it_announces_itself_and_takes_it_from_the_wire() -> None:
+    view = with_bgp(announce=[{**ANYCAST, "nodes": ["node-1", "node-2"]}])
+    assert "192.0.2.0/24" not in routes(view)
+    assert "nw_dst=192.0.2.0/24 actions=output:2" in listing(uplink_bridge(view, cni_of(view)))
