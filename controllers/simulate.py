@@ -21,7 +21,19 @@ Tuple = tuple[int, int, int, int, int]
 _BESIDE = ("ct_state", "ct_mark", "conj_id", *(f"reg{n}" for n in range(16)))
 _TUNNEL = ("tun_dst", "tun_id")
 _KNOWN = {"in_port", "dl_src", "dl_dst", "dl_type", "arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha", *_BESIDE}
-_KNOWN |= {"nw_src", "nw_dst", "nw_proto", "nw_ttl", "tp_src", "tp_dst", "tcp_flags", "icmp_type", "icmp_id", *_TUNNEL}
+_KNOWN |= {
+    "nw_src",
+    "nw_dst",
+    "nw_proto",
+    "nw_ttl",
+    "tp_src",
+    "tp_dst",
+    "tcp_flags",
+    "icmp_type",
+    "icmp_code",
+    "icmp_id",
+    *_TUNNEL,
+}
 _WRITES = (a.Set, a.Copy, a.ForgetInPort, a.DecTtl, a.Multipath, a.Learn)
 _FIRST = Table(0, "table 0", "", "where every packet enters")
 _SYN, _ACK = 0x2, 0x10
@@ -168,14 +180,14 @@ class _Run:
             self.trace.drops.append(f"{flow.table}: {flow.match_text() or 'everything'}")
         elif flow.cookie >> 56 != LEARNED and isinstance(flow.actions[-1], _WRITES):
             raise NotUnderstood(f"{flow.source}: the packet is changed and then goes nowhere: {flow.text()}")
-        self._do(flow.actions, here)
+        self._do(flow.actions, here, table)
 
-    def _do(self, actions: tuple[a.Action, ...], here: _Here) -> None:
+    def _do(self, actions: tuple[a.Action, ...], here: _Here, table: Table | None = None) -> None:
         packet = here.packet
         for i, action in enumerate(actions):
             match action:
-                case a.Goto(table):
-                    self.pass_table(table, here)
+                case a.Goto(onward):
+                    self.pass_table(onward, here)
                 case a.Output(port):
                     self._output(port, packet)
                 case a.OutputField(source):
@@ -194,9 +206,11 @@ class _Run:
                     packet["nw_ttl"] -= 1
                 case a.ToGroup(number):
                     self._group(number, here)
-                case a.Resubmit(table):
-                    if self.switch.lookup(table.number, packet) is not None:
-                        self.pass_table(table, here)
+                case a.Resubmit(other):
+                    if self.switch.lookup(other.number, packet) is not None:
+                        self.pass_table(other, here)
+                case a.Again() if table is not None:
+                    self.pass_table(table, here)
                 case a.Multipath(_, links, target):
                     _write(packet, target, self.choose(links, dict(packet)))
                 case a.Learn():

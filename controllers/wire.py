@@ -284,6 +284,8 @@ def _action(action: a.Action) -> Any:
             return _ct(action)
         case a.Resubmit(table):
             return parser.NXActionResubmitTable(in_port=ofp.OFPP_IN_PORT & 0xFFFF, table_id=table.number)
+        case a.Again():  # ovs-actions(7), "resubmit": table 255 is the one that the flow is in
+            return parser.NXActionResubmitTable(in_port=ofp.OFPP_IN_PORT & 0xFFFF, table_id=255)
         case a.Multipath(hashed, links, target):
             fields, algorithm = _MULTIPATH_FIELDS[hashed], 0  # modulo_n
             return parser.NXActionMultipath(fields, 1024, algorithm, links - 1, 0, _bits(target), target.nxm)

@@ -41,7 +41,7 @@ _PORT_NAME_RULE = "at most 15 of a-z, 0-9 and single '-' between them, with one 
 _LABEL_KINDS = ("Namespace", "StatefulSet")
 _CLUSTER_KINDS = (
     *("Namespace", "Node", "IngressClass", "IPAddress", "ServiceCIDR"),
-    *("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "GlobalNetworkPolicy"),
+    *("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "GlobalNetworkPolicy", "GlobalNetworkSet"),
 )
 _WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job")
 

@@ -14,8 +14,9 @@ from typing import Any
 import jsonschema
 from referencing import Registry, Resource
 
-from topo import ingress_rules, manifest_rules, policy_rules, policy_schemas
+from topo import calico_rules, ingress_rules, manifest_rules, policy_rules, policy_schemas
 from topo.cluster.errors import InputError
+from topo.cluster.store import kind_of
 from topo.manifest_rules import Problem
 from topo.yaml_source import Document, Map, Seq, field_path, nearest, read_documents, read_text, show
 
@@ -37,6 +38,8 @@ KINDS: Mapping[str, str] = {
     "NetworkPolicy": "networking.k8s.io/v1",
     **policy_schemas.KINDS,
 }
+# Kinds of another group that bear a name of Kubernetes' own.
+_NAMESAKES = frozenset({("NetworkPolicy", policy_schemas.CALICO)})
 _SCHEMAS = "kubernetes-json-schema/v1.37.0-local-strict"
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -96,9 +99,9 @@ def _load(documents: Iterable[Document], extra: Mapping[str, str] | None) -> Man
                 name = meta.get("name") if isinstance(meta, dict) else None
                 ignored.append(Ignored(kind, "" if name is None else str(name), item.place()))
                 continue
-            thing = _checked(item, kinds[kind])
+            thing = _checked(item, item.value["apiVersion"])
             meta = thing["metadata"]
-            key = (kind, meta.get("namespace", ""), meta["name"])
+            key = (kind_of(thing), meta.get("namespace", ""), meta["name"])
             if key in places:
                 name = "/".join(part for part in key[1:] if part)
                 problem = f"{kind} {name} is there twice, first in {places[key]}"
@@ -156,6 +159,8 @@ def _items(document: Document, value: Any, path: tuple[str | int, ...]) -> Itera
 def _is_ours(item: _Item, kinds: Mapping[str, str]) -> bool:
     """Whether the object is of a supported kind. Raises InputError for a near miss, which would be lost unseen."""
     kind, version = item.value["kind"], item.value["apiVersion"]
+    if (kind, version) in _NAMESAKES:
+        return True
     if kind in kinds:
         # Other projects' groups have a domain and may have a Service, too (serving.knative.dev).
         group = version.rpartition("/")[0]
@@ -181,8 +186,13 @@ def _checked(item: _Item, version: str) -> dict[str, Any]:
     manifest_rules.fill_defaults(thing)
     ingress_rules.fill_defaults(thing)
     policy_rules.fill_defaults(thing)
-    rules = manifest_rules.problems(thing), ingress_rules.problems(thing, item.value), policy_rules.problems(thing)
-    for problem in itertools.chain(*rules):
+    calico_rules.fill_defaults(thing)
+    for problem in itertools.chain(
+        manifest_rules.problems(thing),
+        ingress_rules.problems(thing, item.value),
+        policy_rules.problems(thing),
+        calico_rules.problems(thing),
+    ):
         raise item.error(problem)
     return thing
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from topo import manifest_rules
+from topo.cluster.store import kind_of
 from topo.manifest_rules import Object, Path, Problem
 from topo.yaml_source import show
 
@@ -23,7 +24,7 @@ _SIDES = (("ingress", "from"), ("egress", "to"))
 
 def problems(thing: Object) -> Iterator[Problem]:
     """Everything the rules find in a policy that fits its schema; nothing for other kinds."""
-    match thing["kind"]:
+    match kind_of(thing):
         case "NetworkPolicy":
             yield from _network_policy(thing.get("spec", {}))
         case "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy":
@@ -33,7 +34,7 @@ def problems(thing: Object) -> Iterator[Problem]:
 def fill_defaults(thing: Object) -> None:
     """Fill in, in place, what the API server would: policyTypes and protocols."""
     spec = thing.get("spec", {})
-    if thing["kind"] == "NetworkPolicy":
+    if kind_of(thing) == "NetworkPolicy":
         spec = thing.setdefault("spec", {})
         spec.setdefault("podSelector", {})
         if not spec.get("policyTypes"):

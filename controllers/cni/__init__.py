@@ -10,6 +10,7 @@ from pathlib import Path
 from controllers.cni.options import choice, mtu, only
 from controllers.cni.ways import Way
 from controllers.flow.program import Fragment
+from controllers.policy import read_calico
 from controllers.proxy import NodePart
 from controllers.state import Lab, Node, NodeView
 from topo.cluster.network import PodNetwork
@@ -65,6 +66,8 @@ class Traits:
 
 # Calico, "Tutorial: Kubernetes AdminNetworkPolicy"; Antrea and OVN-Kubernetes implement the same API.
 WITH_ADMIN_POLICIES = ("NetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
+# Calico's own beside them, which nothing but Calico enforces.
+CALICO_POLICIES = (*WITH_ADMIN_POLICIES, *read_calico.POLICIES)
 INGRESS_AND_EGRESS = ("ingress", "egress")
 
 

@@ -17,7 +17,7 @@ from controllers.agent.several import Several
 from controllers.bgp import options as bgp
 from controllers.bgp import rib_routes
 from controllers.bgp.part import node_parts
-from controllers.cni import INGRESS_AND_EGRESS, WITH_ADMIN_POLICIES, Cni, Traits, blocks, options_of, parts
+from controllers.cni import CALICO_POLICIES, INGRESS_AND_EGRESS, Cni, Traits, blocks, options_of, parts
 from controllers.cni.options import choice, switch
 from controllers.cni.tunnels import IPIP, VXLAN, WIREGUARD
 from controllers.cni.ways import Way
@@ -44,7 +44,7 @@ def _traits(encapsulation: str, overhead: int, description: str, **more: Any) ->
         "BGP-like: pod CIDRs announced with a next hop",
         description,
         policy=INGRESS_AND_EGRESS,
-        policy_kinds=WITH_ADMIN_POLICIES,
+        policy_kinds=CALICO_POLICIES,
         encryption=("WireGuard",),
         source=_SOURCE,
         **more,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from controllers.cni import INGRESS_AND_EGRESS, WITH_ADMIN_POLICIES, Cni, Traits, calico, flannel, parts
+from controllers.cni import CALICO_POLICIES, INGRESS_AND_EGRESS, Cni, Traits, calico, flannel, parts
 from controllers.cni.tunnels import VXLAN
 from controllers.flow import fields as f
 from controllers.flow.program import Fragment
@@ -26,7 +26,7 @@ class Canal(Cni):
             "routes per node",
             "flannel's overlay under Calico's pods and policy",
             policy=INGRESS_AND_EGRESS,
-            policy_kinds=WITH_ADMIN_POLICIES,
+            policy_kinds=CALICO_POLICIES,
             source="Calico, Install Calico for policy and flannel for networking",
             headers=VXLAN.headers,
             udp_port=flannel.UDP_PORT,

@@ -6,18 +6,19 @@ connections at once and touches none that stays allowed. Source: ovn-architectur
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 from controllers.flow import fields as f
 from controllers.flow import tables as t
-from controllers.flow.actions import Action, Conjunction, Goto, Learn, Resubmit, Set
+from controllers.flow.actions import Action, Again, Conjunction, Goto, Learn, Resubmit, Set
 from controllers.flow.program import Fragment, MatchItem, Writer, learned_cookie, match
 from controllers.flow.tables import Table
 from controllers.policy import clauses
-from controllers.policy.index import PeerAddress, PeerPort, Subject
-from controllers.policy.model import ADMIN, ALLOW, BASELINE, EGRESS, INGRESS, NAMESPACED, PASS
+from controllers.policy.clauses import PORT, SOURCE_PORT
+from controllers.policy.index import Member, PeerAddress, PeerPort, Subject
+from controllers.policy.model import ADMIN, ALLOW, BASELINE, EGRESS, INGRESS, LOG, NAMESPACED, PASS, PROTOCOLS
 from controllers.state import Node, NodeView
 
 _TABLES = {
@@ -29,7 +30,10 @@ _SUBJECTS = {EGRESS: t.EGRESS_SUBJECTS, INGRESS: t.INGRESS_SUBJECTS}
 _NEXT = {EGRESS: t.L3_FORWARDING, INGRESS: t.SCTP_LEARN}
 _OWN, _OTHER = {EGRESS: "nw_src", INGRESS: "nw_dst"}, {EGRESS: "nw_dst", INGRESS: "nw_src"}
 _REASON = {EGRESS: f.DROP_EGRESS_POLICY, INGRESS: f.DROP_INGRESS_POLICY}
-_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 132: "sctp"}
+# The port field of each clause of ports.
+_PORT_FIELDS = {PORT: "tp_dst", SOURCE_PORT: "tp_src"}
+_LOGGED = {EGRESS: f.EGRESS_LOGGED, INGRESS: f.INGRESS_LOGGED}
 # How long an SCTP association may be silent (kernel, nf_conntrack-sysctl: established associations 210 s).
 _SCTP_IDLE = 300
 
@@ -88,44 +92,73 @@ def _subject(subject: Subject) -> Fragment:
     # "a Pod cannot block access to itself"
     w.flow(first, t.HIGH + 1, match("ip", nw_src=subject.ip, nw_dst=subject.ip), on)
     w.flow(first, t.NORMAL, match("ip", **own), Goto(t.after(first)))
-    _clauses(w, match("ip", **own), [m for m in subject.members if m[0].clauses > 1])
-    alone: dict[tuple[Table, int], tuple[Action, ...]] = {}
-    for c, _ in subject.members:
-        if c.clauses == 1:  # whoever it is and whatever it wants; rules of one rank do the same
-            alone[_table(c), clauses.priority(c, t.NORMAL) + 1] = _done(c)
-    for (table, priority), actions in alone.items():
-        w.flow(table, priority, match("ip", **own), *actions)
+    several: dict[tuple[MatchItem, ...], list[Member]] = {}
+    alone: dict[tuple[Table, int, tuple[MatchItem, ...]], tuple[Action, ...]] = {}
+    everything = match("ip", **own)
+    for c, clause in subject.members:
+        for wanted in _logging(c, own) if c.log else (everything,):
+            if c.clauses > 1:
+                several.setdefault(wanted, []).append((c, clause))
+            else:  # whoever it is and whatever it wants; rules of one rank do the same
+                alone[_table(c), clauses.priority(c) + 1, wanted] = _done(c)
+    for wanted, members in several.items():
+        _clauses(w, wanted, members)
+    for (table, priority, wanted), actions in alone.items():
+        w.flow(table, priority, wanted, *actions)
     if subject.isolated:
-        deny = Set(f.DROP_REASON, _REASON[subject.direction]), Goto(t.DENY)
-        w.flow(_TABLES[subject.direction][BASELINE], t.HIGH, match("ip", **own), *deny)
+        w.flow(_TABLES[subject.direction][NAMESPACED], t.LOW, match("ip", **own), *_denied(subject.direction))
     return w.fragment()
+
+
+def _logging(c: clauses.Conjunction, own: Mapping[str, Any]) -> Iterator[tuple[MatchItem, ...]]:
+    """A connection's first packets that this Log rule has not seen: those that at most an earlier one has."""
+    for value, mask in clauses.cover(0, c.log - 1):
+        logged = {_LOGGED[c.direction].name: value if mask == 0xFFFF else (value, mask)}
+        yield match("ip", **own, ct_state="+new+trk", **logged)
 
 
 @lru_cache(maxsize=1 << 17)
 def _address(address: PeerAddress) -> Fragment:
     preposition = "from" if address.direction == INGRESS else "to"
     w = Writer("policy", f"{address.direction} {preposition} {address.network.removesuffix('/32')}")
-    text = address.network.removesuffix("/32")
-    wanted = match("ip") if text == "0.0.0.0/0" else match("ip", **{_OTHER[address.direction]: text})
-    _clauses(w, wanted, address.members)
+    _clauses(w, _peer(address.direction, address.network), address.members)
     return w.fragment()
+
+
+def _peer(direction: str, network: str) -> tuple[MatchItem, ...]:
+    """The match of what controllers/policy/peers.py knows a peer by."""
+    text = network.removesuffix("/32")
+    return match("ip") if text == "0.0.0.0/0" else match("ip", **{_OTHER[direction]: text})
 
 
 @lru_cache(maxsize=1 << 17)
 def _port(port: PeerPort) -> Fragment:
     number, value, mask = port.match
-    protocol = _PROTOCOLS[number]
+    protocol = _PROTOCOLS.get(number, f"protocol {number}")
     text = "" if not mask else f" {value}" if mask == 0xFFFF else f" {value}/{mask:#x}"
-    w = Writer("policy", f"{port.direction} {protocol}{text}")
-    wanted: Any = value if mask == 0xFFFF else (value, mask)
-    _clauses(w, match(protocol, tp_dst=wanted) if mask else match(protocol), port.members)
+    side = " from" if port.clause == SOURCE_PORT else ""
+    w = Writer("policy", f"{port.direction}{side} {protocol}{text}")
+    _clauses(w, _port_match(port), port.members)
     return w.fragment()
+
+
+def _port_match(port: PeerPort) -> tuple[MatchItem, ...]:
+    number, value, mask = port.match
+    if number not in _PROTOCOLS:
+        return match("ip", nw_proto=number)
+    if not mask:
+        return match(_PROTOCOLS[number])
+    if number == PROTOCOLS["ICMP"]:
+        code = {"icmp_code": value & 0xFF} if mask & 0xFF else {}
+        return match("icmp", icmp_type=value >> 8, **code)
+    wanted: Any = value if mask == 0xFFFF else (value, mask)
+    return match(_PROTOCOLS[number], **{_PORT_FIELDS[port.clause]: wanted})
 
 
 @lru_cache(maxsize=1 << 17)
 def _conjunction(c: clauses.Conjunction) -> Fragment:
     w = Writer("policy", c.key)
-    w.flow(_table(c), clauses.priority(c, t.NORMAL), match("ip", conj_id=c.number), *_done(c))
+    w.flow(_table(c), clauses.priority(c), match("ip", conj_id=c.number), *_done(c))
     return w.fragment()
 
 
@@ -134,19 +167,25 @@ def _table(c: clauses.Conjunction) -> Table:
 
 
 def _done(c: clauses.Conjunction) -> tuple[Action, ...]:
-    """What becomes of a packet that the rule wants."""
+    """What becomes of a packet that the rule wants. After a Log rule it is asked again, which passes that one over."""
     if c.action == ALLOW:
         return (Goto(_NEXT[c.direction]),)
     if c.action == PASS:
         return (Goto(t.after(_table(c))),)
-    return Set(f.DROP_REASON, _REASON[c.direction]), Goto(t.DENY)
+    if c.action == LOG:
+        return Set(_LOGGED[c.direction], c.log), Again()
+    return _denied(c.direction)
+
+
+def _denied(direction: str) -> tuple[Action, ...]:
+    return Set(f.DROP_REASON, _REASON[direction]), Goto(t.DENY)
 
 
 def _clauses(w: Writer, wanted: tuple[MatchItem, ...], members: Iterable[tuple[clauses.Conjunction, int]]) -> None:
     """One flow a table and priority, member of every conjunction it serves there."""
     found: dict[tuple[Table, int], list[Conjunction]] = {}
     for c, clause in members:
-        place = _table(c), clauses.priority(c, t.NORMAL)
+        place = _table(c), clauses.priority(c)
         found.setdefault(place, []).append(Conjunction(c.number, clause, c.clauses))
     for (table, priority), actions in found.items():
         w.flow(table, priority, wanted, *actions)

@@ -146,6 +146,14 @@ class Resubmit:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """Ask this table once more, which must see another packet: a register was set that flows here match."""
+
+    def __str__(self) -> str:
+        return "resubmit(,this)"
+
+
+@dataclass(frozen=True, slots=True)
 class Multipath:
     """Write hash modulo `links` into a register (ovs-actions(7), "multipath").
 
@@ -211,6 +219,7 @@ Action = (
     | ToGroup
     | Goto
     | Resubmit
+    | Again
     | Multipath
     | Learn
     | Conjunction

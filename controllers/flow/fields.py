@@ -62,6 +62,7 @@ IP_PROTO = Field("nw_proto", 8, "ip_proto", needs="ip")
 IP_SRC = Field("nw_src", 32, "ipv4_src", "ipv4_src_nxm", show=ip_text, needs="ip")
 IP_DST = Field("nw_dst", 32, "ipv4_dst", "ipv4_dst_nxm", show=ip_text, needs="ip")
 ICMP_TYPE = Field("icmp_type", 8, "icmpv4_type", needs="icmp")
+ICMP_CODE = Field("icmp_code", 8, "icmpv4_code", needs="icmp")
 TCP_DST = Field("tp_dst", 16, "tcp_dst", needs="tcp")
 TCP_SRC = Field("tp_src", 16, "tcp_src", needs="tcp")
 UDP_DST = Field("tp_dst", 16, "udp_dst", needs="udp")
@@ -181,6 +182,9 @@ SERVICE = _register("Service", 4, (0, 31), (24, 27), "number of the set of endpo
 ENDPOINT = _register("Endpoint", 5, (0, 15), (24, 27), "the chosen endpoint's number in its set; 0: none yet")
 INDEX = _register("Index", 5, (16, 31), (24, 27), "which of the set's endpoints is chosen, counted from 0")
 IDENTITY = _register("Identity", 6, (0, 23), (9, 74), "the sender's security identity, where the CNI knows identities")
+_LOGGED = "how many Log rules of Calico's have seen it as a connection's first packet, on its way {}"
+EGRESS_LOGGED = _register("EgressLogged", 7, (0, 15), (28, 34), _LOGGED.format("out of its pod"))
+INGRESS_LOGGED = _register("IngressLogged", 7, (16, 31), (66, 74), _LOGGED.format("into its pod"))
 REGISTERS: tuple[Register, ...] = (
     PKT_SOURCE,
     HAIRPIN,
@@ -193,6 +197,8 @@ REGISTERS: tuple[Register, ...] = (
     ENDPOINT,
     INDEX,
     IDENTITY,
+    EGRESS_LOGGED,
+    INGRESS_LOGGED,
 )
 
 

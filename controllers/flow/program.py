@@ -11,7 +11,19 @@ from typing import Any
 from zlib import crc32
 
 from controllers.flow import fields as f
-from controllers.flow.actions import Action, Conjunction, Copy, Ct, Goto, Learn, Multipath, OutputField, Resubmit, Set
+from controllers.flow.actions import (
+    Action,
+    Again,
+    Conjunction,
+    Copy,
+    Ct,
+    Goto,
+    Learn,
+    Multipath,
+    OutputField,
+    Resubmit,
+    Set,
+)
 from controllers.flow.tables import Table, further
 
 # (field, value, mask or None for exact)
@@ -220,7 +232,18 @@ _FIELDS: tuple[f.Field, ...] = (
     (f.ETH_TYPE, f.IP_PROTO, f.CT_STATE, f.CT_MARK, f.CONJ_ID)
     + f.REGISTERS
     + (f.IN_PORT, f.ETH_SRC, f.ETH_DST, f.ARP_OP, f.ARP_SPA, f.ARP_TPA, f.ARP_SHA, f.ARP_THA, f.IP_SRC, f.IP_DST)
-    + (f.ICMP_TYPE, f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST, f.SCTP_SRC, f.SCTP_DST, f.TUN_DST, f.TUN_ID)
+    + (
+        f.ICMP_TYPE,
+        f.ICMP_CODE,
+        f.TCP_SRC,
+        f.TCP_DST,
+        f.UDP_SRC,
+        f.UDP_DST,
+        f.SCTP_SRC,
+        f.SCTP_DST,
+        f.TUN_DST,
+        f.TUN_ID,
+    )
 )
 _RANK = {field: i for i, field in enumerate(_FIELDS)}
 _PORT_FIELDS = {"tcp", "udp", "sctp", "icmp"}
@@ -285,6 +308,8 @@ def _check(flow: Flow) -> None:
     for place, action in enumerate(flow.actions):
         for field in _USES.get(type(action), _none)(action):
             _is_alive(flow, field)
+        if isinstance(action, Again) and not any(isinstance(before, Set) for before in flow.actions[:place]):
+            raise BadFlow(f"{flow.source}: a packet that is as it was would come back for ever: {flow.text()}")
         if isinstance(action, Goto | Ct | Resubmit) and action.table not in onward:
             raise BadFlow(f"{flow.source}: {action} does not go forward from {flow.table}")
         if isinstance(action, Set | Learn) and not 0 <= action.value < 1 << action.target.bits:

@@ -42,14 +42,16 @@ ENDPOINT_CHOICE = Table(26, "EndpointChoice", "PreRouting", "Service and index -
 ENDPOINT_DNAT = Table(27, "EndpointDNAT", "PreRouting", "Service and endpoint -> its address; affinity remembers it")
 EGRESS_SUBJECTS = Table(28, "EgressSubjects", "EgressSecurity", "which pods of this node are governed as senders")
 EGRESS_ADMIN = Table(29, "EgressAdmin", "EgressSecurity", "what admin policies say of what it sends")
-EGRESS_POLICY = Table(30, "EgressPolicy", "EgressSecurity", "what its namespace's policies allow it to send")
-EGRESS_DEFAULT = Table(34, "EgressDefault", "EgressSecurity", "isolated pods are refused; then baseline policies")
+EGRESS_POLICY = Table(
+    30, "EgressPolicy", "EgressSecurity", "what its namespace's policies say; isolated pods are refused"
+)
+EGRESS_DEFAULT = Table(34, "EgressDefault", "EgressSecurity", "baseline policies")
 L3_FORWARDING = Table(40, "L3Forwarding", "Routing", "the CNI's routes: prefix -> port, next hop, tunnel")
 L3_DEC_TTL = Table(44, "L3DecTTL", "Routing", "TTL of packets this node routes")
 INGRESS_SUBJECTS = Table(66, "IngressSubjects", "IngressSecurity", "which pods of this node are governed as receivers")
 INGRESS_ADMIN = Table(68, "IngressAdmin", "IngressSecurity", "what admin policies say of what it receives")
-INGRESS_POLICY = Table(70, "IngressPolicy", "IngressSecurity", "its namespace's policies")
-INGRESS_DEFAULT = Table(74, "IngressDefault", "IngressSecurity", "isolation, and baseline policies")
+INGRESS_POLICY = Table(70, "IngressPolicy", "IngressSecurity", "its namespace's policies, and isolation")
+INGRESS_DEFAULT = Table(74, "IngressDefault", "IngressSecurity", "baseline policies")
 SCTP_LEARN = Table(78, "SctpLearn", "Conntrack", "remembers how answers of an allowed SCTP packet will look")
 CONNTRACK_COMMIT = Table(80, "ConntrackCommit", "Conntrack", "remembers the connection, marked Allowed")
 # After the commit, so that the committed connection carries the client's own address.

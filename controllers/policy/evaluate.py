@@ -6,14 +6,15 @@ Sources: as controllers/policy/model.py; quotations are from Kubernetes, "Networ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from controllers.policy.model import (
     ADMIN,
     ALLOW,
     BASELINE,
     DENY,
+    ECHO,
     EGRESS,
     INGRESS,
     LOG,
@@ -21,12 +22,17 @@ from controllers.policy.model import (
     PASS,
     Block,
     Labels,
+    Others,
+    Peer,
     Pod,
     PodGroup,
     Policy,
     Port,
     Rule,
 )
+
+# What a client's port is where nobody asks: one of those that kernels give (Linux, ip_local_port_range).
+SOME_PORT = 40000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,15 @@ class Cluster:
         return End(address, pod, self.nodes.get(address, ""))
 
     def contains(self, group: PodGroup, end: End) -> bool:
-        """Whether the end is a pod of the group."""
-        pod = end.pod
-        return pod is not None and group.contains(pod, self.namespaces.get(pod.namespace, {}))
+        """Whether the end is a pod of the group, or its address is in one of the group's network sets."""
+        if group.within is not None and not group.within.contains(end.ip):
+            return False
+        sets = (p for p in self.pods.values() if group.endpoints and p.networks and Block(p.networks).contains(end.ip))
+        return any(self.has(group, one) for one in (*([end.pod] if end.pod is not None else []), *sets))
+
+    def has(self, group: PodGroup, pod: Pod) -> bool:
+        """Whether the pod belongs to the group."""
+        return group.contains(pod, self.namespaces.get(pod.namespace, {}))
 
     def selecting(self, pod: Pod, direction: str) -> list[Policy]:
         """Every policy that governs this direction of the pod."""
@@ -67,7 +79,7 @@ class Cluster:
 class Decision:
     """What became of one direction. rule: index in the policy's rules, None for what no rule wanted.
 
-    policy: "" where no policy decided; why: a clause for people.
+    policy: "" where no policy decided; why: a clause for people; logged: the Log rules met before, as policy and index.
     """
 
     direction: str
@@ -76,6 +88,7 @@ class Decision:
     policy: str = ""
     rule: int | None = None
     selected_by: tuple[str, ...] = ()
+    logged: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +104,29 @@ class Verdict:
         return self.egress.allowed and self.ingress.allowed
 
 
-def judge(cluster: Cluster, source: End, target: End, protocol: str, port: int) -> Verdict:
-    """May `source` open a connection to `target`? protocol: TCP, UDP, SCTP or ICMP (whose port is 0)."""
+def judge(
+    cluster: Cluster, source: End, target: End, protocol: str, port: int, source_port: int = SOME_PORT
+) -> Verdict:
+    """May `source` open a connection to `target`? protocol: TCP, UDP, SCTP or ICMP, whose port 0 is an echo request."""
+    packet = Packet(protocol, ECHO if (protocol, port) == ("ICMP", 0) else port, source_port, target)
     found = {
-        direction: _direction(cluster, direction, own, other, target, protocol, port)
+        direction: _direction(cluster, direction, own, other, packet)
         for direction, own, other in ((EGRESS, source, target), (INGRESS, target, source))
     }
     return Verdict(found[EGRESS], found[INGRESS])
 
 
-def _direction(
-    cluster: Cluster, direction: str, own: End, other: End, target: End, protocol: str, port: int
-) -> Decision:
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """What the first packet of a connection says of ports; target: who gets it."""
+
+    protocol: str
+    port: int
+    source_port: int
+    target: End
+
+
+def _direction(cluster: Cluster, direction: str, own: End, other: End, packet: Packet) -> Decision:
     pod = own.pod
     if pod is None or pod.host_network:
         return Decision(direction, True, "no policy selects an address that is no pod's own")
@@ -116,22 +140,32 @@ def _direction(
         return Decision(direction, True, "traffic to and from the pod's own node is always allowed", selected_by=names)
 
     def wants(rule: Rule) -> bool:
-        return _peers(cluster, rule, other) and _ports(rule, target, protocol, port)
+        return (
+            (rule.subject is None or cluster.has(rule.subject, pod))
+            and _peers(cluster, rule, other)
+            and _ports(rule, packet)
+        )
 
+    logged: list[tuple[str, int]] = []
     for tier in (ADMIN, NAMESPACED, BASELINE):
-        policies = sorted((p for p in selecting if p.tier == tier), key=lambda p: p.order or (1000.0, ""))
-        found = _tier(direction, policies, wants, names)
+        policies = sorted((p for p in selecting if p.tier == tier), key=lambda p: p.order)
+        found = _tier(direction, policies, wants, logged)
         if found is not None:
-            return found
-    return Decision(direction, True, "no policy that selects it says anything", selected_by=names)
+            return replace(found, selected_by=names, logged=tuple(logged))
+    why = "no policy that selects it says anything"
+    return Decision(direction, True, why, selected_by=names, logged=tuple(logged))
 
 
-def _tier(direction: str, policies: list[Policy], wants: object, names: tuple[str, ...]) -> Decision | None:
-    """The first rule that wants the connection; None leaves it to the next tier."""
-    assert callable(wants)
+def _tier(
+    direction: str, policies: list[Policy], wants: Callable[[Rule], bool], logged: list[tuple[str, int]]
+) -> Decision | None:
+    """The first rule that wants the connection; None leaves it to the next tier. Log rules are noted on the way."""
     for policy in policies:
         for number, rule in enumerate(policy.rules(direction) or ()):
-            if rule.action == LOG or not wants(rule):
+            if not wants(rule):
+                continue
+            if rule.action == LOG:
+                logged.append((policy.key, number))
                 continue
             if rule.action == PASS:
                 return None
@@ -140,29 +174,36 @@ def _tier(direction: str, policies: list[Policy], wants: object, names: tuple[st
             why = f"rule {number + 1}{f' ({rule.name})' if rule.name else ''} of {policy.key} " + (
                 "allows it" if allowed else "denies it"
             )
-            return Decision(direction, allowed, why, policy.key, number, names)
+            return Decision(direction, allowed, why, policy.key, number)
     closing = [p.key for p in policies if p.closes]
     if closing:
-        # "the pod is isolated": only what some policy allows.
+        # "the pod is isolated": only what some policy allows. Calico, "Tiers": so ends a tier that applies to it.
         why = f"{', '.join(closing)} isolate{'s' if len(closing) == 1 else ''} it and no rule allows this"
-        return Decision(direction, False, why, closing[0], None, names)
+        return Decision(direction, False, why, closing[0], None)
     return None
 
 
 def _peers(cluster: Cluster, rule: Rule, other: End) -> bool:
-    if rule.peers is None:
-        return True
-    return any(p.contains(other.ip) if isinstance(p, Block) else cluster.contains(p, other) for p in rule.peers)
+    return rule.peers is None or any(_is_peer(cluster, peer, other) for peer in rule.peers)
 
 
-def _ports(rule: Rule, target: End, protocol: str, port: int) -> bool:
-    return rule.ports is None or any(_port(p, target, protocol, port) for p in rule.ports)
+def _is_peer(cluster: Cluster, peer: Peer, other: End) -> bool:
+    if isinstance(peer, Block):
+        return peer.contains(other.ip)
+    if isinstance(peer, Others):
+        return _is_peer(cluster, peer.of, other) and not cluster.contains(peer.without, other)
+    return cluster.contains(peer, other)
 
 
-def _port(wanted: Port, target: End, protocol: str, port: int) -> bool:
-    if wanted.protocol not in ("", protocol):
+def _ports(rule: Rule, packet: Packet) -> bool:
+    wanted = rule.ports is None or any(_port(p, packet, packet.port) for p in rule.ports)
+    return wanted and (rule.sources is None or any(_port(p, packet, packet.source_port) for p in rule.sources))
+
+
+def _port(wanted: Port, packet: Packet, port: int) -> bool:
+    if wanted.protocol not in ("", packet.protocol):
         return False
     if wanted.name:
-        pod = target.pod
-        return pod is not None and not pod.host_network and pod.number(protocol, wanted.name) == port != 0
+        pod = packet.target.pod
+        return pod is not None and not pod.host_network and pod.number(packet.protocol, wanted.name) == port != 0
     return wanted.first <= port <= wanted.last

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from zlib import crc32
 
-from controllers.flow.fields import ip_text
 from controllers.identities import Identities
-from controllers.policy import clauses, read
-from controllers.policy.clauses import Conjunction, Draft, PortMatch
+from controllers.policy import clauses, peers, read, read_calico
+from controllers.policy.clauses import PEER, PORT, SOURCE_PORT, Conjunction, Draft, PortMatch
 from controllers.policy.evaluate import Cluster
-from controllers.policy.model import DIRECTIONS, NAMESPACED, Block, LabelSelector, Pod, PodGroup, Policy
+from controllers.policy.model import DIRECTIONS, NAMESPACED, Pod, PodGroup, Policy
+from controllers.policy.peers import SeenAs
 
 Object = Mapping[str, Any]
 # Of which conjunction, and which of its clauses.
@@ -39,7 +39,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PeerAddress:
-    """A network at the other end, /32 for a pod."""
+    """Who is at the other end, as the switch can know it (controllers/policy/peers.py)."""
 
     direction: str
     network: str
@@ -48,9 +48,10 @@ class PeerAddress:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PeerPort:
-    """Ports of the destination."""
+    """Ports of the destination, or of the source."""
 
     direction: str
+    clause: str
     match: PortMatch
     members: tuple[Member, ...]
 
@@ -94,7 +95,8 @@ class _Group:
 class PolicyIndex:
     """Watch events in, what each node must hold out."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen_as: SeenAs = peers.by_address) -> None:
+        self._seen_as = seen_as
         self.policies: dict[tuple[str, str], Policy] = {}
         self.pods: dict[str, Pod] = {}
         self.identities = Identities()
@@ -136,6 +138,9 @@ class PolicyIndex:
                 for pod in self._pods_in.get(name, {}).values():
                     self.identities.put(pod, self._labels(name))
                     self._regroup(pod)
+        elif kind in read_calico.SETS:
+            found = read_calico.network_set(thing)
+            self._pod(found.key, None if gone else found)
         elif (policy := read.policy(thing)) is not None:
             key = kind, policy.key
             if self.policies.get(key) != (None if gone else policy):
@@ -143,7 +148,7 @@ class PolicyIndex:
 
     def cluster(self, nodes: Mapping[int, str]) -> Cluster:
         """All of it as the evaluator takes it. nodes: whose each node address is."""
-        names = {*self._namespaces, *(p.namespace for p in self.pods.values())}
+        names = {*self._namespaces, *(p.namespace for p in self.pods.values() if p.namespace)}
         labels = {name: self._labels(name) for name in names}
         return Cluster(labels, self.pods, list(self.policies.values()), nodes)
 
@@ -185,8 +190,8 @@ class PolicyIndex:
         """Find the groups a pod belongs to."""
         labels = self._labels(pod.namespace)
         found = []
-        for namespace in (pod.namespace, ""):
-            for label in (None, *pod.labels.items()):
+        for namespace in dict.fromkeys((pod.namespace, "")):
+            for label in (None, *pod.endpoint_labels.items()):
                 there = self._places.get((namespace, label), ())
                 found += [group for group in there if group.contains(pod, labels)]
         if tuple(found) == self._groups_of.get(pod.key):
@@ -226,11 +231,11 @@ class PolicyIndex:
     def _want(self, group: PodGroup, step: int) -> None:
         """Keep a group for as long as something asks for it."""
         have = self._groups.get(group)
-        place = group.namespace if group.namespaces is None else "", _needed(group)
+        place = group.namespace, _needed(group)
         if have is None:
             have = self._groups[group] = _Group()
             self._places.setdefault(place, {})[group] = None
-            for namespace in (group.namespace,) if group.namespaces is None else self._pods_in:
+            for namespace in (group.namespace,) if group.namespace else self._pods_in:
                 labels = self._labels(namespace)
                 for pod in (p for p in self._pods_in.get(namespace, {}).values() if group.contains(p, labels)):
                     have.put(pod)
@@ -256,9 +261,9 @@ class PolicyIndex:
         before, self._conjunctions = self._conjunctions, {}
         drafted, self._drafted = self._drafted, {draft.key: draft for draft in every}
         for name, draft in self._drafted.items():
-            place, have = (numbers[name], ranks.get(name, -1)), before.get(name)
-            if have is None or drafted[name] is not draft or (have.number, have.rank) != place:
-                made = draft.made(*place)
+            number, place, have = numbers[name], ranks[name], before.get(name)
+            if have is None or drafted[name] is not draft or (have.number, have.rank, have.log) != (number, *place):
+                made = draft.made(number, place)
                 have = have if have is not None and _same(have, made) else made
             self._conjunctions[name] = have
         known = self._groups_in
@@ -269,7 +274,7 @@ class PolicyIndex:
         """The groups of a conjunction: those known, unless one of them went, and perhaps came again."""
         if known and all(group.wanted for group in known):
             return known
-        return tuple(self._groups[g] for g in (c.subject, *(c.peers or ())) if isinstance(g, PodGroup))
+        return tuple(self._groups[g] for g in (c.subject, *(g for p in c.peers or () for g in peers.groups_of(p))))
 
     def node(self, name: str, enforced: Collection[str]) -> NodePolicies:
         """What the node must hold. enforced: what has an effect, as KIND/DIRECTION."""
@@ -294,15 +299,16 @@ class PolicyIndex:
 
     def _node(self, name: str, here: Sequence[Conjunction], isolated: Collection[tuple[str, str]]) -> NodePolicies:
         subjects: dict[tuple[str, str], list[Member]] = {}
-        peers: dict[tuple[str, str], list[Member]] = {}
-        ports: dict[tuple[str, PortMatch], list[Member]] = {}
+        others: dict[tuple[str, str], list[Member]] = {}
+        ports: dict[tuple[str, str, PortMatch], list[Member]] = {}
         for c in here:
             for pod in self._groups_in[c][0].nodes[name]:
                 subjects.setdefault((c.direction, pod), []).append((c, 1))
-            for network in dict.fromkeys(n for peer in c.peers or () for n in self._networks(peer)):
-                peers.setdefault((c.direction, network), []).append((c, 2))
-            for port in c.ports or ():
-                ports.setdefault((c.direction, port), []).append((c, c.clauses))
+            for network in dict.fromkeys(n for peer in c.peers or () for n in self._seen_as(peer, self._in_group)):
+                others.setdefault((c.direction, network), []).append((c, c.clause(PEER)))
+            for what, matches in ((PORT, c.ports), (SOURCE_PORT, c.sources)):
+                for match in matches or ():
+                    ports.setdefault((c.direction, what, match), []).append((c, c.clause(what)))
         governed = [key for key in sorted({*subjects, *isolated}) if self.pods[key[1]].ip]
         keep = _Keep(self._kept.get(name, {}))
         found = NodePolicies(
@@ -310,7 +316,7 @@ class PolicyIndex:
                 keep.same(Subject, *key, self.pods[key[1]].ip, key in isolated, tuple(subjects.get(key, ())))
                 for key in governed
             ),
-            tuple(keep.same(PeerAddress, *key, tuple(peers[key])) for key in sorted(peers)),
+            tuple(keep.same(PeerAddress, *key, tuple(others[key])) for key in sorted(others)),
             tuple(keep.same(PeerPort, *key, tuple(ports[key])) for key in sorted(ports)),
             tuple(here),
         )
@@ -328,11 +334,8 @@ class PolicyIndex:
             for pod in self._groups[policy.subject].nodes.get(node, ())
         }
 
-    def _networks(self, peer: PodGroup | Block) -> Iterable[str]:
-        if isinstance(peer, Block):
-            return clauses.networks(peer)
-        pods = (self.pods[key] for there in self._groups[peer].nodes.values() for key in there)
-        return [f"{ip_text(pod.ip)}/32" for pod in pods if pod.ip]
+    def _in_group(self, group: PodGroup) -> list[Pod]:
+        return [self.pods[key] for there in self._groups[group].nodes.values() for key in there]
 
 
 class _Keep:
@@ -354,13 +357,12 @@ def _is(policy: str, direction: str, enforced: Collection[str]) -> bool:
 
 
 def _groups(draft: Draft) -> list[PodGroup]:
-    return [draft.subject, *(p for p in draft.peers or () if isinstance(p, PodGroup))]
+    return [draft.subject, *(group for p in draft.peers or () for group in peers.groups_of(p))]
 
 
 def _needed(group: PodGroup) -> tuple[str, str] | None:
     """A label that every pod of the group has, if there is one."""
-    equal = group.pods.equal if isinstance(group.pods, LabelSelector) else ()
-    return equal[0] if equal else None
+    return next(iter(group.pods.equal), None)
 
 
 def _same(one: Conjunction, two: Conjunction) -> bool:

@@ -7,11 +7,12 @@ policy" for policies with an order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from ipaddress import IPv4Network, collapse_addresses
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from ipaddress import IPv4Address, IPv4Network, summarize_address_range
+
+from topo.cluster.selectors import NAMESPACE_NAME, Selector
 
 INGRESS, EGRESS = "ingress", "egress"
 DIRECTIONS = (INGRESS, EGRESS)
@@ -19,21 +20,29 @@ ALLOW, DENY, PASS, LOG = "Allow", "Deny", "Pass", "Log"
 # Tiers, the first to be asked first. ADMIN rules come before, BASELINE rules after what namespaces say themselves.
 ADMIN, NAMESPACED, BASELINE = "admin", "namespaced", "baseline"
 TIERS = (ADMIN, NAMESPACED, BASELINE)
+# Of a NetworkPolicy's rules, which are one set of permissions; and where that set stands among Calico's policies (order
+# 1000, and the name that Calico gives them: calicoctl, "get networkpolicy").
+UNORDERED = (1000.0, "knp.default.")
 PROTOCOLS: Mapping[str, int] = {"TCP": 6, "UDP": 17, "SCTP": 132, "ICMP": 1}
+_PROTOCOL_NAMES: Mapping[int, str] = {number: name for name, number in PROTOCOLS.items()}
+# What ICMP has in the place of a port: type * 256 + code. This is an echo request's (RFC 792).
+ECHO = 8 << 8
 # The label that the API server gives every namespace (Kubernetes, "Automatic labelling").
 NAME_LABEL = "kubernetes.io/metadata.name"
+# Labels that Calico gives every pod.
+NAMESPACE_LABEL, ACCOUNT_LABEL = "projectcalico.org/namespace", "projectcalico.org/serviceaccount"
 
 Labels = Mapping[str, str]
 
 
-class Selector(Protocol):
-    """What chooses by labels: hashable, and equal if it says the same."""
+def protocol_number(name: str) -> int:
+    """The number of a protocol by name, or by number as text."""
+    return PROTOCOLS[name] if name in PROTOCOLS else int(name)
 
-    def __hash__(self) -> int:
-        """Of what it says."""
 
-    def matches(self, labels: Labels) -> bool:
-        """Whether an object with these labels is chosen."""
+def protocol_name(number: int) -> str:
+    """The name of a protocol, its number as text if it has none here."""
+    return _PROTOCOL_NAMES.get(number, str(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,7 @@ class Pod:
     """A pod as policies see it. key: namespace/name; ip: 0 while it has none; node: "" while it is on none.
 
     host_network: it has its node's address, and no policy selects it (Kubernetes, "Network Policies").
-    account: its ServiceAccount, which Calico's policies can name.
+    account: its ServiceAccount; networks: not a pod but one of Calico's network sets, which rules can choose like pods.
     """
 
     key: str
@@ -99,11 +108,20 @@ class Pod:
     ports: tuple[NamedPort, ...] = ()
     host_network: bool = False
     account: str = "default"
+    networks: tuple[str, ...] = ()
 
     @cached_property
     def namespace(self) -> str:
         """The namespace's name."""
         return self.key.partition("/")[0]
+
+    @cached_property
+    def endpoint_labels(self) -> Labels:
+        """What a selector of Calico's sees (Calico, "Calico automatic labels")."""
+        found = {**self.labels, **({NAMESPACE_LABEL: self.namespace} if self.namespace else {})}
+        return (
+            found if self.networks else {**found, ACCOUNT_LABEL: self.account, "projectcalico.org/orchestrator": "k8s"}
+        )
 
     def number(self, protocol: str, name: str) -> int:
         """The container port of this name and protocol; 0 if it has none."""
@@ -121,35 +139,65 @@ class Block:
         """Whether the IPv4 address, a number, is meant."""
         return any(_within(address, n) for n in self.networks) and not any(_within(address, n) for n in self.without)
 
-    def covering(self) -> tuple[IPv4Network, ...]:
+    def covering(self) -> tuple[str, ...]:
         """The same as the fewest networks without exceptions."""
-        left = list(collapse_addresses(IPv4Network(n, strict=False) for n in self.networks))
-        for text in self.without:
-            hole = IPv4Network(text, strict=False)
-            left = [part for network in left for part in _less(network, hole)]
-        return tuple(collapse_addresses(left))
+        return _networks(self._spans())
+
+    def common(self, networks: Iterable[str]) -> tuple[str, ...]:
+        """The fewest networks for what these have in common with it."""
+        other = Block(tuple(networks))._spans()
+        both = [(max(a, c), min(b, d)) for a, b in self._spans() for c, d in other if a <= d and c <= b]
+        return _networks(both)
+
+    def _spans(self) -> list[tuple[int, int]]:
+        """First and last address of each part, ascending."""
+        without = sorted(map(_span, self.without))
+        left = []
+        for first, last in _merged(map(_span, self.networks)):
+            for hole, end in without:
+                if first <= end and hole <= last:
+                    if first < hole:
+                        left.append((first, hole - 1))
+                    first = end + 1
+            if first <= last:
+                left.append((first, last))
+        return left
 
     def __str__(self) -> str:
         return ", ".join(self.networks) + (f" except {', '.join(self.without)}" if self.without else "")
 
 
 def _within(address: int, text: str) -> bool:
+    first, last = _span(text)
+    return first <= address <= last
+
+
+@lru_cache(maxsize=65536)
+def _span(text: str) -> tuple[int, int]:
     network = IPv4Network(text, strict=False)
-    return int(network.network_address) <= address <= int(network.broadcast_address)
+    return int(network.network_address), int(network.broadcast_address)
 
 
-def _less(network: IPv4Network, hole: IPv4Network) -> list[IPv4Network]:
-    if network.subnet_of(hole):
-        return []
-    return list(network.address_exclude(hole)) if hole.subnet_of(network) else [network]
+def _networks(spans: Iterable[tuple[int, int]]) -> tuple[str, ...]:
+    ranges = (summarize_address_range(IPv4Address(first), IPv4Address(last)) for first, last in spans)
+    return tuple(str(network) for part in ranges for network in part)
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The same without overlaps, ascending."""
+    end = -1
+    for first, last in sorted(spans):
+        if last > end:
+            yield max(first, end + 1), last
+            end = last
 
 
 @dataclass(frozen=True, slots=True)
 class PodGroup:
-    """Pods chosen by labels: of one namespace by name, or of the namespaces that a selector chooses.
+    """Pods chosen by labels: of one namespace by name ("" for any) if `namespaces` does not choose them, or of both.
 
     named: if given, only pods that have a container port of that name, protocol and number; within: only pods whose
-    address it holds.
+    address it holds; endpoints: as Calico sees them, with its labels, and network sets are among them.
     """
 
     namespace: str
@@ -157,31 +205,54 @@ class PodGroup:
     pods: Selector
     named: NamedPort | None = None
     within: Block | None = None
+    endpoints: bool = False
 
     def contains(self, pod: Pod, namespace_labels: Labels) -> bool:
         """Whether the pod belongs to the group; namespace_labels are those of its own namespace."""
-        if pod.host_network:
+        if pod.host_network or (pod.networks and not self.endpoints):
             return False
-        if self.namespaces is None:
-            if pod.namespace != self.namespace:
+        if (self.namespace or self.namespaces is None) and pod.namespace != self.namespace:
+            return False
+        if self.namespaces is not None and self.namespaces is not ANY:
+            if self.endpoints and pod.namespace:
+                namespace_labels = {**namespace_labels, NAMESPACE_NAME: pod.namespace}
+            if not self.namespaces.matches(namespace_labels):
                 return False
-        elif not self.namespaces.matches(namespace_labels):
+        if self.within is not None and not pod.networks and not self.within.contains(pod.ip):
             return False
-        if self.within is not None and not self.within.contains(pod.ip):
-            return False
-        return self.pods.matches(pod.labels) and (self.named is None or self.named in pod.ports)
+        labels = pod.endpoint_labels if self.endpoints else pod.labels
+        return self.pods.matches(labels) and (self.named is None or self.named in pod.ports)
 
     def __str__(self) -> str:
         where = f"namespace {self.namespace}" if self.namespaces is None else f"namespaces {self.namespaces}"
         return f"pods {self.pods} in {where}"
 
 
-Peer = PodGroup | Block
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What is in `of` and has no address of a pod (or of a network set) that the selector chooses, wherever that is."""
+
+    of: Block | PodGroup
+    pods: Selector
+
+    @property
+    def without(self) -> PodGroup:
+        """Those that are left out."""
+        return PodGroup("", ANY, self.pods, endpoints=True)
+
+    def __str__(self) -> str:
+        return f"{self.of} but not pods {self.pods}"
+
+
+Peer = PodGroup | Block | Others
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """Ports of the destination. protocol "" is any; name: a container port's; else first..last, 0..65535 for all."""
+    """Ports of the destination. protocol "" is any; name: a container port's; else first..last, 0..65535 for all.
+
+    Of ICMP, type * 256 + code takes a port's place.
+    """
 
     protocol: str
     first: int = 0
@@ -196,19 +267,25 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. peers: who may be at the other end, None for anybody; ports: None for any port and protocol."""
+    """One rule. peers: who may be at the other end, None for anybody; ports: None for any port and protocol.
+
+    sources: ports of who opens the connection, None for any; subject: whom of the policy's pods the rule is about, None
+    for all of them. An empty tuple wants nothing.
+    """
 
     action: str
     peers: tuple[Peer, ...] | None
     ports: tuple[Port, ...] | None
     name: str = ""
+    sources: tuple[Port, ...] | None = None
+    subject: PodGroup | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """One policy. key: kind namespace/name; ingress, egress: its rules, None if it does not govern that direction.
 
-    order: what comes first in its tier, None where all policies of the tier are one set of permissions (NetworkPolicy).
+    order: what comes first in its tier; closes: what no rule wants is denied, else it is left to the next tier.
     """
 
     key: str
@@ -216,9 +293,8 @@ class Policy:
     subject: PodGroup
     ingress: tuple[Rule, ...] | None
     egress: tuple[Rule, ...] | None
-    order: tuple[float, str] | None = None
-    # Calico: what no rule wants is denied, as a NetworkPolicy does; admin policies leave it to the next tier.
-    closes: bool = field(default=True)
+    order: tuple[float, str] = UNORDERED
+    closes: bool = True
 
     def rules(self, direction: str) -> tuple[Rule, ...] | None:
         """The rules of one direction."""

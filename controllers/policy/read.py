@@ -1,6 +1,7 @@
-"""From Kubernetes objects to the model: pods, namespaces, policies of networking.k8s.io and policy.networking.k8s.io.
+"""From objects to the model: pods, namespaces, policies of networking.k8s.io and policy.networking.k8s.io.
 
-What the API defaults is filled in here: policyTypes, protocols, the namespace a podSelector alone speaks of.
+What the API defaults is filled in here: policyTypes, protocols, the namespace a podSelector alone speaks of. Calico's
+own kinds are read by read_calico.py.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controllers.flow.fields import ip_number
+from controllers.policy import read_calico
 from controllers.policy.model import (
     ADMIN,
     ALLOW,
@@ -44,7 +46,7 @@ def selector(value: Object | None) -> LabelSelector:
 def namespace_labels(name: str, thing: Object | None) -> dict[str, str]:
     """A namespace's labels with the one the API server adds; a namespace that nobody made has that one alone."""
     labels = (thing or {}).get("metadata", {}).get("labels") or {}
-    return {**labels, NAME_LABEL: name}
+    return {**labels, NAME_LABEL: name} if name else {}
 
 
 def pod(thing: Object) -> Pod:
@@ -70,7 +72,10 @@ def pod(thing: Object) -> Pod:
 
 def policy(thing: Object) -> Policy | None:
     """The policy that an object of these kinds is; None for any other kind."""
-    read = _KINDS.get((thing.get("apiVersion", "").partition("/")[0], thing["kind"]))
+    group = thing.get("apiVersion", "").partition("/")[0]
+    if group == read_calico.GROUP:
+        return read_calico.policy(thing)
+    read = _KINDS.get((group, thing["kind"]))
     return read(thing) if read else None
 
 
@@ -183,4 +188,4 @@ _KINDS = {
     ("policy.networking.k8s.io", "AdminNetworkPolicy"): _admin,
     ("policy.networking.k8s.io", "BaselineAdminNetworkPolicy"): _baseline,
 }
-KINDS = tuple(kind for _, kind in _KINDS)
+KINDS = (*(kind for _, kind in _KINDS), *read_calico.POLICIES)

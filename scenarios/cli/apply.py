@@ -26,6 +26,9 @@ def _run(arguments: Namespace) -> int:
     for one in loaded.ignored:
         print(f"ignored: {one.where}: {one.kind} {one.name}", file=sys.stderr)
     done = ask(arguments.lab, {"verb": "apply", "objects": list(loaded.objects), "wait": arguments.wait})
+    for one in done:
+        for text in one["warnings"]:
+            print(f"warning: {one['kind']} {one['name']}: {text}", file=sys.stderr)
     if arguments.json:
         print_json(done)
     else:

@@ -10,8 +10,9 @@ from scenarios.cli.common import json_option, lab_option, print_json
 from scenarios.lab.socket import ask
 from topo import manifests
 from topo.cluster.errors import InputError
+from topo.cluster.store import NAMESAKES, key_of
 
-_KINDS = {kind.lower(): kind for kind in manifests.KINDS}
+_KINDS = {kind.lower(): kind for kind in (*manifests.KINDS, *NAMESAKES)}
 # As kubectl abbreviates them.
 _SHORT = {
     "ns": "Namespace",
@@ -24,6 +25,8 @@ _SHORT = {
     "svc": "Service",
     "ing": "Ingress",
     "netpol": "NetworkPolicy",
+    "cnp": "NetworkPolicy.projectcalico.org",
+    "gnp": "GlobalNetworkPolicy",
 }
 
 
@@ -47,7 +50,7 @@ def _run(arguments: Namespace) -> int:
         raise InputError("--grace-period", str(grace), "seconds, 0 for at once")
     if arguments.files:
         found = manifests.load(arguments.files).objects
-        keys = [[o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]] for o in found]
+        keys = [list(key_of(o)) for o in found]
     else:
         keys = [[*pair[:1], arguments.namespace, *pair[1:]] for pair in _pairs(arguments.what)]
     wanted = {"keys": keys, "grace": grace, "wait": not arguments.no_wait}

@@ -48,6 +48,10 @@ def _arguments(parser: ArgumentParser) -> None:
     matrix.add_argument("--html", type=Path, metavar="FILE", help="write it as a page")
     matrix.set_defaults(work=_matrix)
     json_option(matrix)
+    log = verbs.add_parser("log", help="what rules with action Log have seen")
+    lab_option(log)
+    log.set_defaults(work=_log)
+    json_option(log)
     check = verbs.add_parser("check", help="run files of cases with real packets, in a lab of their own")
     check.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="cases (docs/policy.md)")
     check.add_argument("--case", metavar="TEXT", help="only cases whose name contains this")
@@ -81,6 +85,15 @@ def _matrix(arguments: Namespace) -> int:
     elif not arguments.html:
         policy_text.show_matrix(found, console())
     return 1 if found.get("differences") else 0
+
+
+def _log(arguments: Namespace) -> int:
+    found = ask(arguments.lab, {"verb": "policy-log"})
+    if arguments.json:
+        print_json(found)
+    else:
+        policy_text.show_log(found, console())
+    return 0
 
 
 def _check(arguments: Namespace) -> int:

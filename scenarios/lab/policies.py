@@ -9,16 +9,21 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from controllers.flow.fields import ip_number, ip_text
+from controllers.flow.tables import LOW
 from controllers.identities import RESERVED
+from controllers.policy import read, read_calico
+from controllers.policy.clauses import MOST, MOST_LOGS
 from controllers.policy.evaluate import Cluster, Decision, End, Verdict, judge
 from controllers.policy.index import PolicyIndex
-from controllers.policy.model import DIRECTIONS, EGRESS, INGRESS, PROTOCOLS, Pod, Policy
+from controllers.policy.model import DIRECTIONS, EGRESS, INGRESS, LOG, PROTOCOLS, TIERS, UNORDERED, Pod, Policy
 from scenarios.netpol.cases import Probe
 from topo.cluster.errors import InputError
-from topo.cluster.store import Object
+from topo.cluster.store import Object, Store, key_of, kind_of
 from topo.lab import Lab
 
-KINDS = ("NetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
+KINDS = read.KINDS
+# And what they speak of, beside pods and namespaces.
+OBJECTS = (*KINDS, *read_calico.SETS)
 # A node's flows with counters, in one table (scenarios/lab/flows.py); its own module imports too much for here.
 Listing = Callable[[Lab, str, str], list[dict[str, Any]]]
 # What is asked where a pod names no port.
@@ -26,19 +31,36 @@ _DEFAULT = ("TCP", 80)
 
 
 def warnings(thing: Object, enforces: Collection[str], cni: str, proxy: str) -> Iterator[str]:
-    """A sentence if an object is a policy, or has a direction, that is not enforced here; enforces: KIND/DIRECTION."""
-    kind, spec = thing["kind"], thing.get("spec", {})
+    """Sentences if an object is a policy, or has a part, that is not enforced here; enforces: KIND/DIRECTION."""
+    kind, spec = kind_of(thing), thing.get("spec", {})
+    if kind in read_calico.SETS and not any(e.partition("/")[0] == read_calico.GLOBAL_POLICY for e in enforces):
+        yield f"the set has no effect: CNI {cni} with proxy mode {proxy} does not enforce Calico's policies"
     if kind not in KINDS:
         return
-    if kind == "NetworkPolicy":
-        wanted = [d for d in DIRECTIONS if d.capitalize() in spec.get("policyTypes", ["Ingress"])]
-    else:
-        wanted = [d for d in DIRECTIONS if spec.get(d)]
+    for name in ("doNotTrack", "preDNAT"):
+        if spec.get(name):
+            yield f"the policy has no effect: with {name} it is for host endpoints, of which there are none here"
+    types = spec.get("types" if kind in read_calico.POLICIES else "policyTypes")
+    wanted = [d for d in DIRECTIONS if (d.capitalize() in types if types else spec.get(d))]
     missing = [d for d in wanted if f"{kind}/{d}" not in enforces]
-    if not missing:
-        return
-    what = "the policy" if missing == wanted else f"what it says of {missing[0]}"
-    yield f"{what} has no effect: CNI {cni} with proxy mode {proxy} does not enforce it"
+    if missing:
+        what = "the policy" if missing == wanted else f"what it says of {missing[0]}"
+        yield f"{what} has no effect: CNI {cni} with proxy mode {proxy} does not enforce it"
+
+
+def check(store: Store, objects: Iterable[Object]) -> None:
+    """Refuse policies with more rules than flows have priorities for. Raises InputError."""
+    every = {key_of(thing): thing for kind in KINDS for thing in store.list(kind)}
+    new = {key_of(thing): thing for thing in objects if kind_of(thing) in KINDS}
+    found = [policy for thing in (every | new).values() if (policy := read.policy(thing)) is not None] if new else []
+    for direction in DIRECTIONS:
+        for tier in TIERS:
+            rules = [r for p in found if p.tier == tier and p.order != UNORDERED for r in p.rules(direction) or ()]
+            logs = sum(rule.action == LOG for rule in rules)
+            for count, most, what in ((len(rules), MOST, ""), (logs, MOST_LOGS, f" with action {LOG}")):
+                if count > most:
+                    where = f"{next(iter(new))[0]} {next(iter(new))[2]}"
+                    raise InputError(where, f"makes {count} {direction} rules{what} of one tier", f"at most {most}")
 
 
 def _index(lab: Lab) -> PolicyIndex:
@@ -146,9 +168,10 @@ def _sides(verdict: Verdict, source: End, target: End) -> Iterable[tuple[Decisio
 
 def _told(lab: Lab, decision: Decision, own: End, listing: Listing) -> dict[str, Any]:
     pod = own.pod
-    flows = []
-    if pod is not None and decision.policy and pod.node in lab.nodes:
-        flows = _deciding(listing(lab, pod.node, decision.direction), decision, pod)
+    every: list[dict[str, Any]] = []
+    if pod is not None and pod.node in lab.nodes and (decision.policy or decision.logged):
+        every = listing(lab, pod.node, decision.direction)
+    rules = [_rule_name(policy, decision.direction, number) for policy, number in decision.logged]
     return {
         "allowed": decision.allowed,
         "why": decision.why,
@@ -156,23 +179,56 @@ def _told(lab: Lab, decision: Decision, own: End, listing: Listing) -> dict[str,
         "policy": decision.policy,
         "rule": None if decision.rule is None else decision.rule + 1,
         "node": pod.node if pod else "",
-        "flows": flows,
+        "flows": _deciding(every, decision, pod) if pod is not None and decision.policy else [],
+        "logged": [{"rule": rule, "packets": _packets(every, rule)} for rule in rules],
     }
+
+
+def _rule_name(policy: str, direction: str, number: int) -> str:
+    """As the rule's flows call it."""
+    return f"{policy} {direction} {number + 1}"
+
+
+def _packets(every: Iterable[dict[str, Any]], rule: str) -> int:
+    """That the rule's own flows counted; one that names ports has a flow for each number of theirs."""
+    mine = (f for f in every if f["owner"] == rule or f["owner"].startswith(f"{rule} "))
+    return sum(f["packets"] for f in mine if "conjunction(" not in f["flow"])
+
+
+def log(lab: Lab, listing: Listing) -> list[dict[str, Any]]:
+    """Every Log rule, and how many first packets of connections it has seen on each node."""
+    logging = [
+        (policy.key, direction, number)
+        for policy in cluster(lab).policies
+        for direction in DIRECTIONS
+        for number, rule in enumerate(policy.rules(direction) or ())
+        if rule.action == LOG
+    ]
+    nodes = {(n, d): listing(lab, n, d) for n in lab.nodes for d in DIRECTIONS} if logging else {}
+    return [
+        {
+            "policy": policy,
+            "direction": direction,
+            "rule": number + 1,
+            "nodes": {n: _packets(nodes[n, direction], _rule_name(policy, direction, number)) for n in lab.nodes},
+        }
+        for policy, direction, number in logging
+    ]
 
 
 def _deciding(every: list[dict[str, Any]], decision: Decision, pod: Pod) -> list[dict[str, Any]]:
     """The flows that do what the decision says: a rule's own, or the pod's where one rule wants everything of it."""
-    rule = None if decision.rule is None else f"{decision.policy} {decision.direction} {decision.rule + 1}"
+    rule = None if decision.rule is None else _rule_name(decision.policy, decision.direction, decision.rule)
     pods = f"{decision.direction} of {pod.key}"
     found = []
     for flow in every:
-        is_end = "conjunction(" not in flow["flow"]
-        is_rule = rule is not None and (flow["owner"] == rule or flow["owner"].startswith(f"{rule} "))
-        is_deny = rule is None and flow["owner"] == pods and "DropReason" in flow["flow"]
-        is_all = rule is not None and flow["owner"] == pods and re.search(r"Policy|Admin", flow["table"])
-        if is_end and (is_rule or is_deny or is_all):
+        if "conjunction(" in flow["flow"]:
+            continue
+        of_rule = rule is not None and (flow["owner"] == rule or flow["owner"].startswith(f"{rule} "))
+        of_pod = flow["owner"] == pods and re.search(r"Policy|Admin|Default", flow["table"])
+        isolates = f"priority={LOW}," in flow["flow"]
+        if of_rule or (of_pod and isolates == (rule is None)):
             found.append({k: flow[k] for k in ("table", "flow", "packets", "bytes", "owner")})
-    # A pod that some rule opens wholly never comes to its rules of clauses.
     return found
 
 

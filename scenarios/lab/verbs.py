@@ -16,7 +16,7 @@ from scenarios.lab.socket import LabError
 from scenarios.netpol.prober_client import Prober
 from topo import admission
 from topo.cluster.errors import InputError
-from topo.cluster.store import CLUSTER_SCOPED, Key, Object, key_of
+from topo.cluster.store import CLUSTER_SCOPED, Key, Object, key_of, kind_of
 from topo.config import NodeConfig
 from topo.control.events import record
 from topo.control.workloads import is_ending, is_ready
@@ -37,11 +37,12 @@ class Request:
     connection: socket.socket
 
 
-def apply_objects(lab: Lab, objects: Sequence[Object]) -> list[dict[str, str]]:
+def apply_objects(lab: Lab, objects: Sequence[Object]) -> list[dict[str, Any]]:
     """Store objects, all or (if one is refused) none. A Node that is new is built. Raises InputError."""
     admission.check(objects, lab.nodes, lab.config.service_subnet, lab.store.list("Service"))
     for thing in objects:
         admission.check_change(lab.store.get(*key_of(thing)), thing)
+    policies.check(lab.store, objects)
     done = []
     for thing in objects:
         outcome, _ = lab.store.apply(thing)
@@ -52,9 +53,10 @@ def apply_objects(lab: Lab, objects: Sequence[Object]) -> list[dict[str, str]]:
             record(
                 lab.store, thing, "NoController", "nothing in this lab serves Ingresses; `up --ingress` starts nginx"
             )
-        for text in policies.warnings(thing, lab.parts.enforces, lab.config.cni, lab.config.proxy_mode):
+        said = list(policies.warnings(thing, lab.parts.enforces, lab.config.cni, lab.config.proxy_mode))
+        for text in said:
             record(lab.store, lab.store.get(*key_of(thing)) or thing, "NoEffect", text)
-        done.append({"kind": thing["kind"], "name": name, "outcome": outcome})
+        done.append({"kind": kind_of(thing), "name": name, "outcome": outcome, "warnings": said})
     return done
 
 
@@ -322,13 +324,18 @@ def _wait(request: Request) -> Any:
     return {"seconds": round(time.monotonic() - began, 3)}
 
 
-def _policy_explain(request: Request) -> Any:
-    def listing(lab: Lab, node: str, direction: str) -> list[dict[str, Any]]:
-        every = flows.listing(lab, node, "br-int", None)
-        return [f for f in every if f["feature"] == "policy" and f["table"].startswith(direction.capitalize())]
+def _of_policies(lab: Lab, node: str, direction: str) -> list[dict[str, Any]]:
+    every = flows.listing(lab, node, "br-int", None)
+    return [f for f in every if f["feature"] == "policy" and f["table"].startswith(direction.capitalize())]
 
+
+def _policy_explain(request: Request) -> Any:
     values = request.values
-    return policies.explain(request.lab, values["source"], values["target"], values["port"], listing)
+    return policies.explain(request.lab, values["source"], values["target"], values["port"], _of_policies)
+
+
+def _policy_log(request: Request) -> Any:
+    return policies.log(request.lab, _of_policies)
 
 
 def _policy_matrix(request: Request) -> Any:
@@ -357,6 +364,7 @@ VERBS: Mapping[str, Callable[[Request], Any]] = {
     "get": _get,
     "identities": _identities,
     "policy-explain": _policy_explain,
+    "policy-log": _policy_log,
     "policy-matrix": _policy_matrix,
     "switch": _switch,
     "wait": _wait,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from topo.cluster.errors import InputError
+from topo.cluster.store import key_of
 
 Object = dict[str, Any]
 EXTERNAL = "external"
@@ -114,9 +115,9 @@ class World:
 
 
 def policy_key(policy: Object) -> str:
-    """namespace/name of a policy object."""
-    meta = policy["metadata"]
-    return f"{meta.get('namespace', 'default')}/{meta['name']}"
+    """namespace/name of a policy object, /name of one that is in no namespace."""
+    _, namespace, name = key_of(policy)
+    return f"{namespace}/{name}"
 
 
 def filled(thing: Any, addresses: Mapping[str, str]) -> Any:

@@ -31,12 +31,24 @@ def show_explanation(found: dict[str, Any], out: Console) -> None:
             )
             if side["policies"]:
                 out.print(f"    selected by {', '.join(side['policies'])}", markup=False)
+            for seen in side["logged"]:
+                out.print(f"    {side['node']}: logged by {seen['rule']}: {seen['packets']} packets", markup=False)
             for flow in side["flows"]:
                 out.print(
                     f"    {side['node']}: {flow['flow']}: {flow['packets']} packets", markup=False, soft_wrap=True
                 )
     if not found["enforced"]:
         out.print(f"CNI {found['cni']} enforces no policies: none has an effect", markup=False)
+
+
+def show_log(found: list[dict[str, Any]], out: Console) -> None:
+    """A line a rule: how many first packets of connections it has seen, on which nodes."""
+    for rule in found:
+        where = ", ".join(f"{node} {count}" for node, count in rule["nodes"].items() if count)
+        counted = f"{sum(rule['nodes'].values())} connections" + (f" ({where})" if where else "")
+        out.print(f"{rule['policy']} {rule['direction']} {rule['rule']}: {counted}", markup=False)
+    if not found:
+        out.print("no policy that is enforced here has a rule with action Log", markup=False)
 
 
 def show_matrix(found: dict[str, Any], out: Console) -> None:

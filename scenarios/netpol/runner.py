@@ -118,7 +118,7 @@ class Runner:
             self._answer(key, address)
         wanted = [_loaded(filled(policy, addresses)) for policy in world.policies.values()]
         keys = {key_of(policy) for policy in wanted}
-        for kind in policies.KINDS:
+        for kind in policies.OBJECTS:
             for old in [key_of(p) for p in store.list(kind)]:
                 if old not in keys:
                     self._delete(*old)

@@ -110,7 +110,7 @@ def trace_text(nodes: policy_switches.Nodes, probe: Probe) -> str:
     text = f"in_port={port},dl_src={mac_text(mac)},dl_dst=ee:ee:ee:ee:ee:ee,nw_ttl=64"
     text = f"{probe.protocol.lower()},{text},nw_src={ip_text(source)},nw_dst={ip_text(target)}"
     kind = probe.protocol.lower()
-    return text + (",icmp_type=8" if kind == "icmp" else f",{kind}_src=40000,{kind}_dst={probe.port}")
+    return text + (",icmp_type=8,icmp_code=0" if kind == "icmp" else f",{kind}_src=40000,{kind}_dst={probe.port}")
 
 
 def test_a_bundle_is_one_change_or_none(bridge: Bridge) -> None:

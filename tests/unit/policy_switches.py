@@ -13,13 +13,14 @@ from controllers.compile import pod_bridge
 from controllers.flow.fields import ip_number, ip_text, mac_text
 from controllers.flow.program import Program, listing
 from controllers.policy.model import PROTOCOLS
+from controllers.policy.read import KINDS
 from controllers.simulate import Packet, Switch
 from controllers.state import ClusterState
 from scenarios.netpol.cases import Object, PodSpec, Probe, World, filled
+from topo.cluster.store import key_of
 from topo.cluster.wiring import GATEWAY_PORT, UPLINK_PORT
 
 NODES = {"node-1": "172.18.0.2", "node-2": "172.18.0.3", "node-3": "172.18.0.4"}
-KINDS = ("NetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
 ENFORCES = [f"{kind}/{direction}" for kind in KINDS for direction in ("ingress", "egress")]
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 CALICO = CNIS["calico"]
@@ -31,6 +32,7 @@ def random_world(
     policies: list[tuple[str, dict[str, Any]]],
     admin: list[dict[str, Any]],
     baseline: list[dict[str, Any]],
+    calico: list[dict[str, Any]] | None = None,
 ) -> World:
     """Namespaces x and y; pods whose port "web" is the number given."""
     made = {
@@ -40,8 +42,9 @@ def random_world(
     objects = [policy(name=f"p{i}", namespace=space, **spec) for i, (space, spec) in enumerate(policies)]
     objects += [policy("AdminNetworkPolicy", f"a{i}", **spec) for i, spec in enumerate(admin)]
     objects += [policy("BaselineAdminNetworkPolicy", "default", **spec) for spec in baseline]
+    objects += calico or []
     world = World(dict(zip(("x", "y"), spaces, strict=True)), made)
-    world.policies = {f"{i}/{o['kind']}": o for i, o in enumerate(objects)}
+    world.policies = {"/".join(key_of(o)): o for o in objects}
     return world
 
 
@@ -71,14 +74,13 @@ class Nodes:
         """Tell the state what changed, and load what it then compiles."""
         self.addresses = address_of(world)
         self.home = {key: _home(address) for key, address in self.addresses.items()}
-        wanted = {
-            (o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]): o for o in self._objects(world)
-        }
+        wanted = {key_of(o): o for o in self._objects(world)}
         for key in [k for k in self._told if k not in wanted]:
-            self.state.apply(key[0], "DELETED", self._told.pop(key))
+            gone = self._told.pop(key)
+            self.state.apply(gone["kind"], "DELETED", gone)
         for key, thing in wanted.items():
             if self._told.get(key) != thing:
-                self.state.apply(key[0], "MODIFIED" if key in self._told else "ADDED", thing)
+                self.state.apply(thing["kind"], "MODIFIED" if key in self._told else "ADDED", thing)
                 self._told[key] = thing
         for name in NODES:
             view = self.state.node_view(name)
@@ -122,7 +124,7 @@ class Nodes:
         request |= {"nw_src": self._address(probe.source), "nw_dst": self._address(probe.target)}
         number = next(self._port)
         if probe.protocol == "ICMP":
-            request |= {"icmp_type": 8, "icmp_id": number}
+            request |= {"icmp_type": 8, "icmp_code": 0, "icmp_id": number}
         else:
             request |= {"tp_src": number, "tp_dst": probe.port}
         if probe.protocol == "TCP":

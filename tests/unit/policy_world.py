@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from controllers.flow.fields import ip_number, ip_text
-from controllers.policy import read
+from controllers.policy import read, read_calico
 from controllers.policy.evaluate import Cluster, End
 from controllers.policy.model import NamedPort, Pod
 from scenarios.netpol.cases import PodSpec, World, filled
+from topo.cluster.store import CLUSTER_SCOPED
 
+CALICO = ("NetworkPolicy.projectcalico.org", "GlobalNetworkPolicy", "NetworkSet", "GlobalNetworkSet")
 # Off-cluster addresses of "external" and of a pod that a file gives no address.
 OUTSIDE = ip_number("203.0.113.7")
 
@@ -26,10 +28,12 @@ def address_of(world: World) -> dict[str, str]:
 def cluster(world: World, addresses: Mapping[str, str] | None = None) -> Cluster:
     """What the evaluator is asked about."""
     found = addresses or address_of(world)
-    policies = [read.policy(filled(p, found)) for p in world.policies.values()]
+    objects = [filled(p, found) for p in world.policies.values()]
+    policies = [read.policy(p) for p in objects if p["kind"] not in read_calico.SETS]
+    sets = [read_calico.network_set(p) for p in objects if p["kind"] in read_calico.SETS]
     return Cluster(
         {name: read.namespace_labels(name, {"metadata": {"labels": labels}}) for name, labels in namespaces(world)},
-        {key: pod(key, spec, found[key]) for key, spec in world.pods.items()},
+        {key: pod(key, spec, found[key]) for key, spec in world.pods.items()} | {one.key: one for one in sets},
         [p for p in policies if p is not None],
     )
 
@@ -53,7 +57,10 @@ def end(world: Cluster, name: str) -> End:
 
 
 def policy(kind: str = "NetworkPolicy", name: str = "p", namespace: str = "x", **spec: Any) -> dict[str, Any]:
-    """A policy object."""
-    meta = {"name": name, "namespace": namespace} if kind == "NetworkPolicy" else {"name": name}
-    version = "networking.k8s.io/v1" if kind == "NetworkPolicy" else "policy.networking.k8s.io/v1alpha1"
-    return {"apiVersion": version, "kind": kind, "metadata": meta, "spec": spec}
+    """A policy object, or a network set. kind: with the group behind it if Kubernetes has one of that name."""
+    word, _, group = kind.partition(".")
+    meta = {"name": name} if kind in CLUSTER_SCOPED else {"name": name, "namespace": namespace}
+    version = "policy.networking.k8s.io/v1alpha1" if "Admin" in kind else "networking.k8s.io/v1"
+    if group or kind in CALICO:
+        version = "projectcalico.org/v3"
+    return {"apiVersion": version, "kind": word, "metadata": meta, "spec": spec}

@@ -108,7 +108,7 @@ def action_of(read: Any, tables: dict[int, t.Table]) -> a.Action:
             return a.Conjunction(read.id, read.clause + 1, read.n_clauses)
         case "NXActionResubmitTable":
             assert read.in_port == 0xFFF8  # OFPP_IN_PORT: the packet's own
-            return a.Resubmit(tables[read.table_id])
+            return a.Again() if read.table_id == 255 else a.Resubmit(tables[read.table_id])
         case "NXActionMultipath":
             assert (read.algorithm, read.arg) == (0, 0)  # modulo_n
             fields = {3: "symmetric_l3l4+udp", 4: "nw_src", 5: "nw_dst"}[read.fields]
@@ -211,6 +211,7 @@ ACTIONS = [
     a.Copy(f.HAIRPIN, FLAG),
     a.Copy(FLAG, f.HAIRPIN),
     a.Resubmit(t.SERVICE_MEMORY),
+    a.Again(),
     *(a.Multipath(fields, links, f.INDEX) for fields in ("symmetric_l3l4+udp", "nw_src", "nw_dst") for links in (1, 7)),
     a.Multipath("nw_src", 65535, f.INDEX),
     a.Learn(t.SERVICE_MEMORY, t.HIGH, (f.IP_SRC, f.SERVICE), f.ENDPOINT, 65535, 0x6C << 56 | 1, 65535),

@@ -18,8 +18,11 @@ Given = dict[str, frozenset[str]]  # "labels" and "annotations" -> keys that an 
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 CLUSTER_SCOPED = frozenset(
     {"Namespace", "Node", "Lab", "FabricSwitch", "Outside", "Attachment", "IngressClass"}
-    | {"AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "GlobalNetworkPolicy"}
+    | {"AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "GlobalNetworkPolicy", "GlobalNetworkSet"}
 )
+# Kinds whose name Kubernetes has taken: what they are called here, which is what kubectl calls them.
+_GROUPED = {("NetworkPolicy", "projectcalico.org"): "NetworkPolicy.projectcalico.org"}
+NAMESAKES = tuple(_GROUPED.values())
 
 
 # Kubernetes API, PodSpec.terminationGracePeriodSeconds.
@@ -92,11 +95,17 @@ def parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
+def kind_of(thing: Object) -> str:
+    """The kind by which an object is kept; with its group where Kubernetes itself has a kind of that name."""
+    kind: str = thing["kind"]
+    return _GROUPED.get((kind, thing.get("apiVersion", "").partition("/")[0]), kind)
+
+
 def key_of(thing: Object) -> Key:
     """Kind, namespace and name of an object."""
-    meta = thing["metadata"]
-    namespace = "" if thing["kind"] in CLUSTER_SCOPED else meta.get("namespace", "default")
-    return thing["kind"], namespace, meta["name"]
+    meta, kind = thing["metadata"], kind_of(thing)
+    namespace = "" if kind in CLUSTER_SCOPED else meta.get("namespace", "default")
+    return kind, namespace, meta["name"]
 
 
 class Store:

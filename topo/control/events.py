@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from topo.cluster.store import Conflict, Object, Store
+from topo.cluster.store import Conflict, Object, Store, kind_of
 
 
 def record(store: Store, about: Object, reason: str, message: str, kind: str = "Warning") -> None:
     """Note an event once; the same words about the same object count up."""
     meta = about["metadata"]
     namespace = meta.get("namespace", "default")
-    digest = crc32((about["kind"] + reason + message).encode())
+    digest = crc32((kind_of(about) + reason + message).encode())
     name = f"{meta['name']}.{digest:08x}"
     try:
         store.create(
@@ -19,7 +19,7 @@ def record(store: Store, about: Object, reason: str, message: str, kind: str = "
                 "apiVersion": "v1",
                 "kind": "Event",
                 "metadata": {"name": name, "namespace": namespace},
-                "involvedObject": {"kind": about["kind"], "name": meta["name"], "namespace": namespace},
+                "involvedObject": {"kind": kind_of(about), "name": meta["name"], "namespace": namespace},
                 "reason": reason,
                 "message": message,
                 "type": kind,

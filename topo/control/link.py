@@ -34,7 +34,7 @@ _KINDS = frozenset(
         "Namespace",
         "NetworkPolicy",
     }
-    | {"AdminNetworkPolicy", "BaselineAdminNetworkPolicy"}
+    | {"AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "GlobalNetworkPolicy", "NetworkSet", "GlobalNetworkSet"}
 )
 _START_TIMEOUT = 30.0
 
