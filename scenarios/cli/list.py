@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
 
 import scenarios
 from controllers.registry import discover
@@ -12,6 +17,7 @@ from scenarios.cli import Command
 from scenarios.cli.common import console, json_option, print_json, table
 from scenarios.lab import assemble
 from scenarios.lab.socket import running
+from scenarios.report import traits
 from topo import platform
 
 
@@ -22,9 +28,10 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    found = {
+    found: dict[str, dict[str, Any]] = {
         "scenarios": {n: _scenario(s) for n, s in discover(scenarios, "SCENARIO", arguments.plugins).items()},
-        **assemble.names(arguments.plugins),
+        "cni": {name: traits.data(one) for name, one in assemble.cni_traits(arguments.plugins).items()},
+        "proxy": assemble.proxy_modes(arguments.plugins),
         "kernel": {f.part: f"{'yes' if f.there else 'no'}: {f.needed}" for f in platform.findings()},
         "labs": dict.fromkeys(running(), "running"),
     }
@@ -35,12 +42,21 @@ def _run(arguments: Namespace) -> int:
         return 0
     out = console()
     for title, entries in found.items():
-        shown = table(title, "name", "")
-        for name, text in entries.items():
-            shown.add_row(name, text)
-        out.print(shown if entries else f"{title}: none")
+        out.print(_table(title, entries) if entries else f"{title}: none")
         out.print()
     return 0
+
+
+def _table(title: str, entries: Mapping[str, Any]) -> Table:
+    if title == "cni":
+        shown = table(title, *traits.COLUMNS)
+        lines = traits.rows(entries)
+    else:
+        shown = table(title, "name", "")
+        lines = tuple(entries.items())
+    for line in lines:
+        shown.add_row(*map(escape, line))
+    return shown
 
 
 def _scenario(found: Scenario) -> str:

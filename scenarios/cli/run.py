@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import scenarios
 from controllers.registry import choose, discover
@@ -21,7 +21,7 @@ from scenarios import Comparison, Context, Outcome, Scenario, Variant
 from scenarios.cli import Command
 from scenarios.cli.common import Progress, console, json_option, print_json, progress
 from scenarios.cli.inputs import build_options, choices, configure, read
-from scenarios.lab import options, session, topology
+from scenarios.lab import assemble, options, session, topology
 from scenarios.lab.child import in_child
 from scenarios.measure.environment import environment
 from scenarios.report import results, tables
@@ -75,7 +75,7 @@ def _work(lab: Lab, scenario: Scenario, arguments: Namespace, tell: Progress) ->
     described = _described(lab, arguments)
     outcome = _run_in(lab, scenario, tell, arguments)
     tell("report")
-    return _save(scenario.name, outcome, described, _lab(lab), started, arguments)
+    return _save(scenario.name, outcome, described, _lab(lab, arguments), started, arguments)
 
 
 def _run_in(lab: Lab, scenario: Scenario | Comparison, tell: Progress, arguments: Namespace) -> Outcome:
@@ -90,7 +90,8 @@ def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object],
     outcomes: dict[str, Outcome] = {}
     missing: dict[str, str] = {}
     described: dict[str, object] = {}
-    labs: dict[str, object] = {}
+    labs: dict[str, Any] = {}
+    seen: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="mininetes-") as folder:
         for variant in scenario.variants(config):
             file = Path(folder) / "outcome"
@@ -102,6 +103,8 @@ def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object],
                 missing[variant.name] = found
             else:
                 outcomes[variant.name], described, labs = found
+                seen |= labs["traits"]
+    labs = {**labs, "traits": seen}
     return _save(scenario.name, scenario.compare(outcomes, missing), described, labs, started, arguments)
 
 
@@ -113,7 +116,8 @@ def _variant(
 
         def work(lab: Lab) -> int:
             found = _run_in(lab, scenario, say, arguments)
-            file.write_bytes(pickle.dumps((found, _described(lab, arguments), _lab(lab) | {"variant": variant.name})))
+            described = _lab(lab, arguments) | {"variant": variant.name}
+            file.write_bytes(pickle.dumps((found, _described(lab, arguments), described)))
             return 0
 
         try:
@@ -138,13 +142,14 @@ def _described(lab: Lab, arguments: Namespace) -> dict[str, object]:
     )
 
 
-def _lab(lab: Lab) -> dict[str, object]:
+def _lab(lab: Lab, arguments: Namespace) -> dict[str, object]:
     config = asdict(lab.config)
     config["nodes"] = [node.name for node in lab.config.nodes]
     for name in ("pod_subnet", "service_subnet", "node_subnet"):
         config[name] = str(config[name])
     config["load_balancer_pool"] = str(config["load_balancer_pool"] or "")
-    return {**config, "pod_mtu": lab.parts.network.mtu, "topology": topology.describe(lab)}
+    more = {"topology": topology.describe(lab), "traits": assemble.traits_of(lab.config, arguments.plugins)}
+    return {**config, "pod_mtu": lab.parts.network.mtu, **more}
 
 
 def _save(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from controllers import cni as cnis
 from controllers import proxy as proxies
@@ -15,6 +16,7 @@ from controllers.cni import Cni, Traits
 from controllers.flow.tables import PIPELINES
 from controllers.proxy import Proxy
 from controllers.registry import choose, discover
+from scenarios.report import traits
 from topo import fabric, platform, podnetwork
 from topo.addons.dns import objects as cluster_dns
 from topo.addons.ingress import objects as ingress_controller
@@ -137,15 +139,6 @@ def _plugged(network: PodNetwork, proxy: Proxy) -> PodNetwork:
     return network
 
 
-def _traits(traits: Traits) -> str:
-    """One line on a CNI's variant."""
-    wrapped = f"{traits.encapsulation} (+{traits.overhead} bytes)" if traits.overhead else "not encapsulated"
-    said = [traits.description, wrapped, traits.layer, traits.routing]
-    said += [f"policy {' and '.join(traits.policy) or 'none'}"]
-    said += [f"encryption {' or '.join(traits.encryption)}"] if traits.encryption else []
-    return "; ".join(said + ([f"needs {traits.needs}"] if traits.needs else []))
-
-
 def dns(config: LabConfig, objects: Sequence[Object]) -> list[Object]:
     """The cluster DNS' objects, less those that these bring themselves; none if the lab is to have no DNS."""
     if not config.dns:
@@ -154,10 +147,17 @@ def dns(config: LabConfig, objects: Sequence[Object]) -> list[Object]:
     return cluster_dns.missing(objects, config.service_subnet, upstream)
 
 
-def names(plugins: Sequence[Path]) -> dict[str, dict[str, str]]:
-    """What can be chosen, with a line on each."""
-    found = discover(cnis, "CNI", plugins)
-    return {
-        "cni": {f"{n} {v}": _traits(t) for n, c in found.items() for v, t in c.variants.items()},
-        "proxy": {n: p.description for n, p in discover(proxies, "PROXY", plugins).items()},
-    }
+def cni_traits(plugins: Sequence[Path]) -> dict[str, Traits]:
+    """Of every CNI and variant, by "NAME VARIANT"."""
+    return traits.by_variant(discover(cnis, "CNI", plugins))
+
+
+def traits_of(config: LabConfig, plugins: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Of the CNI variant that a lab has, by its name, as data."""
+    cni = discover(cnis, "CNI", plugins)[config.cni]
+    return {f"{config.cni} {cni.variant(config.cni_options)}": traits.data(cni.traits_of(config.cni_options))}
+
+
+def proxy_modes(plugins: Sequence[Path]) -> dict[str, str]:
+    """Every proxy mode, with a line on it."""
+    return {name: proxy.description for name, proxy in discover(proxies, "PROXY", plugins).items()}

@@ -11,6 +11,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from scenarios.report import traits
+
 if TYPE_CHECKING:
     from scenarios.report.results import Measurement, Result
 
@@ -127,12 +129,20 @@ def markdown(result: Result, plots: Sequence[str] = ()) -> str:
         lines += ["", "## What the lab used", "", _line(costs[0]), _line("---" for _ in costs[0])]
         lines += [_line(row) for row in costs[1:]]
     lines += ["", LEGEND]
+    lines += _networks(result.lab.get("traits"))
     lines += [text for plot in plots for text in ("", f"![{plot.removesuffix('.svg')}]({plot})")]
     if result.notes:
         lines += ["", "## Notes", "", *(f"- {note}" for note in result.notes)]
     lines += ["", "## Measured on", "", _line(("what", "value")), _line(("---", "---"))]
     lines += [_line((key, plain(value))) for key, value in result.environment.items()]
     return "\n".join(lines) + "\n"
+
+
+def _networks(found: object) -> list[str]:
+    """Traits of the CNIs that were measured."""
+    if not isinstance(found, Mapping) or not found:
+        return []
+    return ["", "## Pod networks", "", *traits.markdown(found)]
 
 
 def table(result: Result) -> Table:

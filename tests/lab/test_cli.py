@@ -146,7 +146,9 @@ def test_data_for_programs(lab: RunningLab) -> None:
     assert {"revision", "set", "removed", "text"} <= set(lab.json("flows", "worker", "--diff"))
     assert lab.json("controller", "restart")["pid"] > 0
     found = json.loads(mininetes("list", "--json").stdout)
-    assert {"flannel vxlan", "calico bgp"} <= set(found["cni"])
+    vxlan, bgp = found["cni"]["flannel vxlan"], found["cni"]["calico bgp"]
+    assert (vxlan["overhead"], vxlan["mtu_on_1500"], vxlan["policy"]) == (50, 1450, [])
+    assert (bgp["overhead"], bgp["mtu_on_1500"], bgp["policy"]) == (0, 1500, ["ingress", "egress"])
     assert "quickstart" in found["scenarios"] and "ovs" in found["proxy"]
     assert all({"part", "there", "remedy"} <= set(f) for f in json.loads(mininetes("doctor", "--json").stdout))
 

@@ -32,15 +32,19 @@ from views import (
     served,
 )
 
+from controllers import cni as cnis
 from controllers.compile import fabric_switch, pod_bridge, uplink_bridge
 from controllers.flow import document
 from controllers.flow.program import Program, check, listing
+from controllers.registry import discover
 from controllers.services import ServicePort
 from controllers.simulate import Switch
 from controllers.state import NodeView
+from scenarios.report import traits
 
 GOLDEN = Path(__file__).parent / "golden"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "pipeline.md"
+CNIS = DOCUMENT.with_name("cni.md")
 SEEDS = range(5)
 
 
@@ -104,6 +108,15 @@ def test_program_is_as_it_was_reviewed(name: str) -> None:
 
 def test_document_says_what_the_code_does() -> None:
     assert_kept(DOCUMENT, document.text())
+
+
+def test_document_of_cnis_has_their_traits() -> None:
+    found = {name: traits.data(one) for name, one in traits.by_variant(discover(cnis, "CNI")).items()}
+    table = "".join(f"{line}\n" for line in traits.markdown(found))
+    before, begin, rest = CNIS.read_text().partition("<!-- traits: make golden writes this table -->\n")
+    end = "<!-- end of traits -->"
+    assert begin and end in rest
+    assert_kept(CNIS, before + begin + table + end + rest.partition(end)[2])
 
 
 def test_document_walks_a_packet_through_the_tables_that_it_passes() -> None:

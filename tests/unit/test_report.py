@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from controllers.cni import Traits
 from scenarios.measure.stats import repeat_summary, summary
 from scenarios.report import tables as report
+from scenarios.report import traits
 from scenarios.report.results import Measurement, Result
 from scenarios.report.tables import Row
 
@@ -108,3 +110,10 @@ def test_what_the_lab_used_is_a_table_of_its_own() -> None:
     assert report.cost_rows(result) == (("Lab's own use", "same node"), ("vswitchd CPU (CPUs)", "0.500"))
     assert "| vswitchd CPU (CPUs) | 0.500 |" in report.markdown(result)
     assert report.cost_rows(RESULT) == ()
+
+
+def test_markdown_shows_the_traits_of_the_cnis_that_were_measured() -> None:
+    own = traits.data(Traits("VXLAN", 50, "routes", "an overlay", policy=("ingress",), source="RFC 7348"))
+    shown = report.markdown(replace(RESULT, lab={"traits": {"some vxlan": own}}))
+    assert "| some vxlan | VXLAN | 50 bytes | 1450 | routes | L3 | ingress | - | - | RFC 7348 |" in shown
+    assert "Pod networks" not in report.markdown(RESULT)
