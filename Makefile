@@ -10,7 +10,7 @@ PACKAGES := openvswitch-switch mininet iperf3 nftables iptables conntrack iprout
             containernetworking-plugins bird2 frr
 # Labs start their own nginx, BIRD and FRR; the distribution's must not take port 80 and the routes of this machine because
 # of us. This file is Debian's way to install a service without starting it (invoke-rc.d(8), policy-rc.d); one that is
-# there already is left alone.
+# there already is left alone. tshark
 POLICY ?= /usr/sbin/policy-rc.d
 OPTIONS := $(if $(CNI),--cni $(CNI)) $(if $(PROXY),--proxy $(PROXY)) $(if $(NODES),--nodes $(NODES)) \
            $(if $(DATAPATH),--datapath $(DATAPATH)) $(if $(LAB),--lab $(LAB)) $(ARGS)

@@ -28,7 +28,7 @@ PROGRAMS = {
     "tc": "iproute2",
 }
 # Programs that some verbs and scenarios need.
-EXTRAS = {"iperf3": "iperf3", "tcpdump": "tcpdump", "curl": "curl"}
+EXTRAS = {"iperf3": "iperf3", "tcpdump": "tcpdump", "tshark": "tshark", "curl": "curl"}
 # Programs of the Ingress controller.
 INGRESS = {"nginx": "nginx", "openssl": "openssl", "setpriv": "util-linux"}
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from controllers.cni import INGRESS_AND_EGRESS, Cni, Traits, options_of, parts
-from controllers.cni.options import mtu
 from controllers.cni.tunnels import GENEVE, VXLAN, Encapsulation
 from controllers.features.base import drop
 from controllers.flow import fields as f
@@ -24,18 +23,21 @@ from topo.cluster.wiring import TUNNEL_PORT
 
 _SOURCE = "Cilium, Routing; pkg/mtu"
 # Encapsulation and UDP port of the modes that have one (Cilium, "Routing": 8472 and 6081).
-_TUNNELS: Mapping[str, tuple[Encapsulation, str]] = {"vxlan": (VXLAN, "8472"), "geneve": (GENEVE, "6081")}
+_TUNNELS: Mapping[str, tuple[Encapsulation, int]] = {"vxlan": (VXLAN, 8472), "geneve": (GENEVE, 6081)}
 
 
-def _traits(encapsulation: str, overhead: int, description: str, needs: str = "") -> Traits:
+def _traits(encapsulation: str, mode: str, description: str, needs: str = "") -> Traits:
+    tunnel, port = _TUNNELS.get(mode, (None, 0))
     return Traits(
         encapsulation,
-        overhead,
+        tunnel.overhead if tunnel else 0,
         "routes per node",
         description,
         policy=INGRESS_AND_EGRESS,
         needs=needs,
         source=_SOURCE,
+        headers=tunnel.headers if tunnel else (),
+        udp_port=port,
     )
 
 
@@ -45,14 +47,14 @@ class Cilium(Cni):
     name = "cilium"
     identities = True
     variants = {
-        "vxlan": _traits("VXLAN", VXLAN.overhead, "every pod a /32; the VNI is the sender's identity"),
+        "vxlan": _traits("VXLAN", "vxlan", "every pod a /32; the VNI is the sender's identity"),
         "geneve": _traits(
             "Geneve",
-            GENEVE.overhead,
+            "geneve",
             "every pod a /32; the VNI is the sender's identity",
             "geneve in the kernel, on the kernel's datapath",
         ),
-        "native": _traits("none", 0, "every pod a /32, routed over the plain fabric"),
+        "native": _traits("none", "native", "every pod a /32, routed over the plain fabric"),
     }
 
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
@@ -61,8 +63,8 @@ class Cilium(Cni):
         tunnel = None
         if variant in _TUNNELS:
             encapsulation, port = _TUNNELS[variant]
-            tunnel = encapsulation.tunnel(f"cilium_{variant}", port)
-        return PodNetwork(mtu(options, fabric_mtu - self.variants[variant].overhead), on_link=False, tunnel=tunnel)
+            tunnel = encapsulation.tunnel(f"cilium_{variant}", str(port))
+        return PodNetwork(self.mtu(fabric_mtu, options), on_link=False, tunnel=tunnel)
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """The gateway, whose identity each packet bears, and one route per remote node."""

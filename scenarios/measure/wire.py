@@ -1,0 +1,92 @@
+"""What of pods' packets is on a link: a capture read by tshark, each packet with its headers, sizes and addresses."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from controllers.cni import Traits
+from topo.cluster.errors import PlatformError
+
+# tshark(1), -T fields: every occurrence of a field, for a packet in a packet has two of each.
+_FIELDS = ("frame.protocols", "ip.len", "ip.src", "ip.dst", "ip.flags.mf", "ip.frag_offset")
+# Dissectors that it puts between two headers, which are none themselves.
+_NO_HEADERS = ("ethertype",)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """headers: as tshark names them, from what follows the outermost Ethernet header on. sizes, sources, targets: of
+    each IP packet, outermost first; the size is its total length. fragment: of a larger one.
+    """
+
+    headers: tuple[str, ...]
+    sizes: tuple[int, ...]
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    fragment: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the outermost IP packet."""
+        return self.sizes[0]
+
+
+def read(capture: Path, traits: Traits) -> list[Packet]:
+    """The IP packets of a pcap file, the CNI's tunnel opened where it is not sealed. Raises PlatformError."""
+    command = ["tshark", "-n", "-r", str(capture), "-Y", "ip", "-T", "fields", "-E", "separator=;", *_decode(traits)]
+    for field in _FIELDS:
+        command += ["-e", field]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise PlatformError("tshark is not installed", "apt-get install tshark") from None
+    if done.returncode != 0:
+        raise PlatformError(f"tshark cannot read {capture.name}", done.stderr.strip()[-200:])
+    return [_packet(line.split(";")) for line in done.stdout.splitlines()]
+
+
+def on_the_fabric(traits: Traits) -> tuple[str, ...]:
+    """What must stand before a pod's packet between two nodes of one subnet."""
+    return () if traits.only_between_subnets else traits.headers
+
+
+def unlike(traits: Traits, packets: Sequence[Packet], ends: Sequence[str], nodes: Sequence[str]) -> list[str]:
+    """What is not as the traits say of packets between two pods; a sentence each.
+
+    packets: of the ones that were sent, all. ends, nodes: the pods' addresses, and their nodes'.
+    """
+    wanted = on_the_fabric(traits)
+    found = [] if packets else ["no packet was seen on the fabric"]
+    for packet in packets:
+        before, rest = packet.headers[: len(wanted)], packet.headers[len(wanted) :]
+        seen = ":".join(packet.headers)
+        if before != wanted:
+            found.append(f"{seen} on the fabric, which does not begin with {':'.join(wanted)}")
+        elif traits.sealed and rest[:1] == ("ip",):
+            found.append(f"{seen}: what should be sealed can be read")
+        elif not traits.sealed and rest[:1] != ("ip",):
+            found.append(f"{seen}: no IP packet of a pod after {':'.join(wanted) or 'Ethernet'}")
+        pairs = [{source, target} for source, target in zip(packet.sources, packet.targets, strict=True)]
+        expected = ([set(nodes)] if wanted else []) + ([] if traits.sealed else [set(ends)])
+        if pairs != expected:
+            found.append(f"addresses {' in '.join(' and '.join(sorted(p)) for p in pairs[::-1])} on the fabric")
+    return list(dict.fromkeys(found))
+
+
+def _decode(traits: Traits) -> list[str]:
+    """What a UDP port carries; tshark knows ports by IANA's list, and CNIs often use others."""
+    if not traits.udp_port or traits.sealed:
+        return []
+    after = traits.headers[traits.headers.index("udp") + 1 :]
+    return ["-d", f"udp.port=={traits.udp_port},{after[0] if after else 'ip'}"]
+
+
+def _packet(fields: Sequence[str]) -> Packet:
+    protocols, *others = fields
+    sizes, sources, targets, more, offsets = (text.split(",") for text in others)
+    headers = [name for name in protocols.split(":") if name not in _NO_HEADERS]
+    is_fragment = "1" in more or "True" in more or any(offset not in ("0", "") for offset in offsets)
+    return Packet(tuple(headers[1:]), tuple(map(int, sizes)), tuple(sources), tuple(targets), is_fragment)
