@@ -24,6 +24,7 @@ from scenarios.cli.inputs import build_options, choices, configure, read
 from scenarios.lab import assemble, options, session, topology
 from scenarios.lab.child import in_child
 from scenarios.measure.environment import environment
+from scenarios.measure.selfcheck import watched
 from scenarios.report import results, tables
 from topo.cluster.errors import InputError, UserError
 from topo.cluster.store import Object
@@ -73,9 +74,11 @@ def _run(arguments: Namespace) -> int:
 def _work(lab: Lab, scenario: Scenario, arguments: Namespace, tell: Progress) -> int:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     described = _described(lab, arguments)
-    outcome = _run_in(lab, scenario, tell, arguments)
+    with watched(tx_off=lab.parts.datapath == "netdev") as watch:
+        outcome = _run_in(lab, scenario, tell, arguments)
     tell("report")
-    return _save(scenario.name, outcome, described, _lab(lab, arguments), started, arguments)
+    described |= watch.environment
+    return _save(scenario.name, outcome, described, _lab(lab, arguments), watch.warnings, started, arguments)
 
 
 def _run_in(lab: Lab, scenario: Scenario | Comparison, tell: Progress, arguments: Namespace) -> Outcome:
@@ -92,6 +95,7 @@ def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object],
     described: dict[str, object] = {}
     labs: dict[str, Any] = {}
     seen: dict[str, object] = {}
+    warnings: list[str] = []
     with tempfile.TemporaryDirectory(prefix="mininetes-") as folder:
         for variant in scenario.variants(config):
             file = Path(folder) / "outcome"
@@ -102,10 +106,11 @@ def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object],
             if isinstance(found, str):  # what the machine lacks is said in the result, and the others are compared
                 missing[variant.name] = found
             else:
-                outcomes[variant.name], described, labs = found
+                outcomes[variant.name], described, labs, doubts = found
                 seen |= labs["traits"]
+                warnings += [f"{variant.name}: {text}" for text in doubts]
     labs = {**labs, "traits": seen}
-    return _save(scenario.name, scenario.compare(outcomes, missing), described, labs, started, arguments)
+    return _save(scenario.name, scenario.compare(outcomes, missing), described, labs, warnings, started, arguments)
 
 
 def _variant(
@@ -115,9 +120,11 @@ def _variant(
         say = partial(_say, tell, variant.name)
 
         def work(lab: Lab) -> int:
-            found = _run_in(lab, scenario, say, arguments)
-            described = _lab(lab, arguments) | {"variant": variant.name}
-            file.write_bytes(pickle.dumps((found, _described(lab, arguments), described)))
+            described = _described(lab, arguments)
+            with watched(tx_off=lab.parts.datapath == "netdev") as watch:
+                found = _run_in(lab, scenario, say, arguments)
+            of_lab = _lab(lab, arguments) | {"variant": variant.name}
+            file.write_bytes(pickle.dumps((found, described | watch.environment, of_lab, watch.warnings)))
             return 0
 
         try:
@@ -157,6 +164,7 @@ def _save(
     outcome: Outcome,
     described: Mapping[str, object],
     lab: Mapping[str, object],
+    warnings: Sequence[str],
     started: str,
     arguments: Namespace,
 ) -> int:
@@ -171,6 +179,7 @@ def _save(
         notes=(*outcome.notes, *(f"Not as expected: {text}" for text in outcome.failed)),
         tables=tuple(outcome.tables),
         curves=tuple(outcome.curves),
+        warnings=tuple(warnings),
         failed=tuple(outcome.failed),
     )
     folder = results.write(result, outcome.samples, arguments.results)

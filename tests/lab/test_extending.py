@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from running import MANIFESTS, ROOT, RunningLab, StartLab, mininetes
+
+from scenarios.report import schema
 
 EXAMPLES = re.findall(r"```python\n(\"\"\"(\w+):.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
 
@@ -52,12 +56,24 @@ def test_the_proxy_mode_sends_every_connection_to_the_first_endpoint(lab: Runnin
     assert answers == [first] * 5
 
 
-def test_the_scenario_measures_and_saves(plugins: Path, tmp_path: Path) -> None:
-    done = mininetes(
-        "run", "handshake", "--plugins", str(plugins), "--repeats", "2", "--results", str(tmp_path), "--json"
-    )
+def test_the_scenario_measures_and_saves_and_says_that_the_machine_was_busy(plugins: Path, tmp_path: Path) -> None:
+    saved = ("--results", str(tmp_path), "--json")
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        done = mininetes("run", "handshake", "--plugins", str(plugins), "--repeats", "2", *saved)
+    finally:
+        busy.kill()
+        busy.wait()
     assert done.returncode == 0, done.stderr
     (measured,) = json.loads(done.stdout)["measurements"]
     assert measured["name"] == "tcp_crr" and measured["summary"]["p50"] > 0 and len(measured["repeats"]) == 2
     (folder,) = tmp_path.iterdir()
-    assert {"result.json", "samples.csv", "report.md", "latency.svg"} <= {f.name for f in folder.iterdir()}
+    reports = {"report.html", "report.md"}
+    assert reports | {"result.json", "samples.csv", "latency.svg"} <= {f.name for f in folder.iterdir()}
+    document = json.loads((folder / "result.json").read_text())
+    schema.check(document, "result.json")
+    doubt = next(text for text in document["warnings"] if text.startswith("Other programs took"))
+    assert all(doubt in (folder / name).read_text() for name in reports)
+    assert 0 < document["environment"]["veth_rr_us"][0] < measured["summary"]["p50"]
+    machines = {m["name"]: m["pods"] for m in document["lab"]["topology"]["machines"]}
+    assert "default/client" in machines["worker"] and "default/server" in machines["worker2"]
