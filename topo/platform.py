@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,19 @@ INGRESS = {"nginx": "nginx", "openssl": "openssl", "setpriv": "util-linux"}
 
 # Programs that encrypt between nodes; wireguard-go only where the kernel has no such device.
 WIREGUARD = {"wg": "wireguard-tools", "wireguard-go": "wireguard-go"}
+
+# What proxy mode kernel-ipvs needs of the kernel, by the modules' names: the program that tries each, its package, and
+# how. kube-proxy too finds out by making a virtual server, in the same network for documentation (RFC 5737).
+_RULE = "XTABLES_LOCKFILE=/dev/null iptables-legacy -A OUTPUT -m"
+_IPVS = {
+    "dummy": ("ip", "iproute2", "ip link add probe type dummy"),
+    "ip_set": ("ipset", "ipset", f"ipset create probe hash:ip,port && {_RULE} set --match-set probe dst,dst"),
+    "xt_ipvs": ("iptables-legacy", "iptables", f"{_RULE} ipvs --ipvs"),
+    **{
+        f"ip_vs_{scheduler}": ("ipvsadm", "ipvsadm", f"ipvsadm -A -t 198.51.100.0:20000 -s {scheduler}")
+        for scheduler in ("rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq", "mh")
+    },
+}
 
 # Where Debian's package frr has its daemons, which are in no PATH.
 FRR = Path("/usr/lib/frr")
@@ -65,6 +78,7 @@ def findings() -> list[Finding]:
     devices = {"vxlan": "kernel VXLAN on the kernel datapath", "bridge": "Linux bridges"}
     devices |= {"wireguard": "encryption (else wireguard-go)", "ipip": "calico's mode ipip (else a TUN program)"}
     found += [_device(kind, use) for kind, use in devices.items()]
+    found += [_ipvs_part(name) for name in ("ip_vs_rr", "dummy", "ip_set", "xt_ipvs")]
     return found + [_program(name, package, "encryption") for name, package in WIREGUARD.items()]
 
 
@@ -121,6 +135,15 @@ def substitutes(devices: Iterable[str]) -> tuple[str, ...]:
     if lacking and not _tun().there:
         raise PlatformError(f"this kernel has no {lacking[0]}, and /dev/net/tun cannot be opened", _tun().remedy)
     return tuple(f"this kernel has no {kind} devices: {_STAND_INS[kind]}; same packets, more CPU" for kind in lacking)
+
+
+def require_parts(who: str, names: Sequence[str]) -> None:
+    """Raise PlatformError, in one line with the remedies, unless the kernel has all of these parts of `_IPVS`."""
+    missing = [found for found in map(_ipvs_part, names) if not found.there]
+    if missing:
+        lacks = ", ".join(f"{found.part} ({found.detail})" for found in missing)
+        remedies = dict.fromkeys(found.remedy for found in missing)
+        raise PlatformError(f"{who} needs {lacks}", "; ".join([*remedies, "or a VM with a distribution's kernel"]))
 
 
 def choose_datapath(wanted: str) -> str:
@@ -198,3 +221,16 @@ def _discipline(kind: str, use: str) -> Finding:
 def _device(kind: str, use: str) -> Finding:
     detail = "works" if has_device(kind) else "kernel lacks it"
     return Finding(kind, has_device(kind), detail, f"sudo modprobe {kind}", use)
+
+
+def _ipvs_part(name: str) -> Finding:
+    program, package, command = _IPVS[name]
+    use = "proxy mode kernel-ipvs"
+    if shutil.which(program) is None:
+        return Finding(name, False, f"{program} not found", f"sudo apt-get install {package}", use)
+    if in_own_network(["sh", "-c", command]).returncode == 0:
+        return Finding(name, True, "works", "", use)
+    # Not even in a network namespace of its own may another user change ipvs.
+    if program == "ipvsadm" and os.getuid() != 0 and Path("/proc/net/ip_vs").exists():
+        return Finding(name, False, "only for root", "sudo", use)
+    return Finding(name, False, "kernel lacks it", f"sudo modprobe {name}", use)

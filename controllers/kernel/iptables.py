@@ -19,7 +19,14 @@ from controllers.state import NodeView
 # Table -> chain -> rules without "-A CHAIN".
 Rules = dict[str, dict[str, list[str]]]
 
-_MARK = "0x4000"
+MARK = "0x4000"
+# Of chains KUBE-MARK-MASQ and KUBE-POSTROUTING: a mark says at the way out whose address is to be hidden.
+MARKING = (f"-j MARK --or-mark {MARK}",)
+POSTROUTING = (
+    f"-m mark ! --mark {MARK}/{MARK} -j RETURN",
+    f"-j MARK --xor-mark {MARK}",
+    "-j MASQUERADE --random-fully",
+)
 # What sends packets into kube-proxy's chains; added to the kernel's own once and left there.
 HOOKS: Mapping[str, tuple[str, ...]] = {
     "filter": (
@@ -48,20 +55,16 @@ def rules(view: NodeView) -> Rules:
             "KUBE-EXTERNAL-SERVICES": [],
             "KUBE-FORWARD": [
                 "-m conntrack --ctstate INVALID -j DROP",
-                f"-m mark --mark {_MARK}/{_MARK} -j ACCEPT",
+                f"-m mark --mark {MARK}/{MARK} -j ACCEPT",
                 "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
             ],
             "KUBE-PROXY-FIREWALL": [],
             "KUBE-SERVICES": [],
         },
         "nat": {
-            "KUBE-MARK-MASQ": [f"-j MARK --or-mark {_MARK}"],
+            "KUBE-MARK-MASQ": list(MARKING),
             "KUBE-NODEPORTS": [],
-            "KUBE-POSTROUTING": [
-                f"-m mark ! --mark {_MARK}/{_MARK} -j RETURN",
-                f"-j MARK --xor-mark {_MARK}",
-                "-j MASQUERADE --random-fully",
-            ],
+            "KUBE-POSTROUTING": list(POSTROUTING),
             "KUBE-SERVICES": [],
         },
     }

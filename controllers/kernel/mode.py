@@ -30,6 +30,10 @@ class KernelMode(ABC):
         """No."""
         return False
 
+    def needs(self, options: Mapping[str, object]) -> tuple[str, ...]:
+        """Nothing but what every kernel with containers has."""
+        return ()
+
     @abstractmethod
     def node_part(self, pid: int) -> NodePart | None:
         """What writes the rules of one node."""

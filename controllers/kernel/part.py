@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from controllers.agent.commands import run
 from controllers.kernel import iptables, nftables
@@ -13,16 +13,15 @@ from controllers.state import NodeView
 
 
 class IptablesRules:
-    """One node's chains. backend: "legacy" or "nft", as the programs are called."""
+    """One node's chains. backend: "legacy" or "nft", as the programs are called; hooks: what leads into the chains."""
 
-    def __init__(self, pid: int, backend: str) -> None:
-        self._pid = pid
+    def __init__(self, pid: int, backend: str, hooks: Mapping[str, tuple[str, ...]]) -> None:
+        self._pid, self._hooks = pid, hooks
         self._program, self._restore = f"iptables-{backend}", f"iptables-{backend}-restore"
         self._held: iptables.Rules = {}
 
-    def sync(self, view: NodeView) -> None:
+    def write(self, wanted: iptables.Rules) -> None:
         """Write the chains that changed, in one step a table. Raises RuntimeError."""
-        wanted = iptables.rules(view)
         text = iptables.restore(wanted, self._held)
         if text:
             run(self._pid, self._restore, "--noflush", text=text)
@@ -32,13 +31,24 @@ class IptablesRules:
 
     def _hook(self) -> None:
         """Send packets into the chains; a rule that is there already, of an agent before this one, stays."""
-        for table, hooks in iptables.HOOKS.items():
+        for table, hooks in self._hooks.items():
             for hook in hooks:
                 rule = hook.split(" ")
                 try:
                     run(self._pid, self._program, "-w", "-t", table, "-C", *rule)
                 except RuntimeError:
                     run(self._pid, self._program, "-w", "-t", table, "-A", *rule)
+
+
+class ProxyChains:
+    """One node's chains of kube-proxy's iptables mode."""
+
+    def __init__(self, pid: int) -> None:
+        self._rules = IptablesRules(pid, "legacy", iptables.HOOKS)
+
+    def sync(self, view: NodeView) -> None:
+        """Write what changed. Raises RuntimeError."""
+        self._rules.write(iptables.rules(view))
 
     def close(self) -> None:
         """The rules go with the node."""

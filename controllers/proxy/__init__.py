@@ -38,5 +38,8 @@ class Proxy(Protocol):
     def counts_connections(self, options: Mapping[str, object]) -> bool:
         """Whether its flows depend on how many connections each endpoint has (NodeView.loads)."""
 
+    def needs(self, options: Mapping[str, object]) -> tuple[str, ...]:
+        """Parts of the kernel without which it cannot be (topo/platform.py names them)."""
+
     def node_part(self, pid: int) -> NodePart | None:
         """The node's own part, or None for a mode of flows alone. pid: a process in the node's namespaces."""

@@ -127,6 +127,10 @@ class FlowProxy(ABC):
         """Whether it looks at EndpointSet.loads."""
         return self.needs_loads
 
+    def needs(self, options: Mapping[str, object]) -> tuple[str, ...]:
+        """Nothing but Open vSwitch."""
+        return ()
+
     def node_part(self, pid: int) -> NodePart | None:
         """None: everything is in the flows."""
         return None

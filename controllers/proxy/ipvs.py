@@ -12,11 +12,8 @@ from collections.abc import Iterable, Mapping
 from controllers.flow.actions import Action
 from controllers.flow.program import Fragment, Writer
 from controllers.proxy.frontends import EndpointSet, FlowProxy
-from controllers.proxy.schedulers import SCHEDULERS, Scheduler
+from controllers.proxy.schedulers import SCHEDULERS, Scheduler, named
 from controllers.state import Node, NodeView
-from topo.cluster.errors import InputError
-
-_DEFAULT = "rr"
 
 
 class _Scheduled(FlowProxy):
@@ -47,9 +44,7 @@ class Ipvs(FlowProxy):
     def check(self, options: Mapping[str, object]) -> None:
         """The scheduler must be one there is."""
         super().check(options)
-        if options.get("scheduler", _DEFAULT) not in SCHEDULERS:
-            problem = f"there is no scheduler {options['scheduler']!r}"
-            raise InputError("mininetes.proxy.scheduler", problem, f"one of: {', '.join(SCHEDULERS)}")
+        named(options)
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """One fragment a Service port."""
@@ -60,12 +55,12 @@ class Ipvs(FlowProxy):
         return _mode(options).needs_loads
 
     def choose(self, w: Writer, chosen: EndpointSet, node: Node) -> tuple[Action, ...]:
-        """With the scheduler that is named if none is."""
-        return _MODES[_DEFAULT].choose(w, chosen, node)
+        """With the scheduler that is taken if none is named."""
+        return _mode({}).choose(w, chosen, node)
 
 
 def _mode(options: Mapping[str, object]) -> _Scheduled:
-    return _MODES[str(options.get("scheduler", _DEFAULT))]
+    return _MODES[named(options)]
 
 
 PROXY = Ipvs()

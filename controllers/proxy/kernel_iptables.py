@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controllers.kernel.mode import KernelMode
-from controllers.kernel.part import IptablesRules, KernelNode
+from controllers.kernel.part import KernelNode, ProxyChains
 from controllers.proxy import NodePart
 
 
@@ -15,7 +15,7 @@ class KernelIptables(KernelMode):
 
     def node_part(self, pid: int) -> NodePart | None:
         """Rules and routes."""
-        return KernelNode(pid, lambda node: IptablesRules(node, "legacy"))
+        return KernelNode(pid, ProxyChains)
 
 
 PROXY = KernelIptables()

@@ -5,7 +5,7 @@ Source: ipvsadm(8), "scheduling-method"; kernel documentation, "IPVS"; Kubernete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from math import gcd, inf
 from typing import Protocol
@@ -19,6 +19,7 @@ from controllers.loads import Load
 from controllers.proxy.choosing import CONNECTION, by_group, by_index
 from controllers.proxy.frontends import EndpointSet
 from controllers.services import Endpoint
+from topo.cluster.errors import InputError
 
 
 class Scheduler(Protocol):
@@ -161,6 +162,16 @@ SCHEDULERS: dict[str, Scheduler] = {
         MaglevHashing(),
     )
 }
+
+
+def named(options: Mapping[str, object]) -> str:
+    """The scheduler that the lab file names (mininetes.proxy), or rr. Raises InputError if there is none such."""
+    name = str(options.get("scheduler", RoundRobin.name))
+    if name not in SCHEDULERS:
+        known = f"one of: {', '.join(SCHEDULERS)}"
+        raise InputError("mininetes.proxy.scheduler", f"there is no scheduler {name!r}", known)
+    return name
+
 
 # How many connections are decided in advance, until the next count: at ten counts a second, 640 a second.
 _AHEAD = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,25 @@ from scenarios.lab.socket import running
 from scenarios.report import traits
 from topo import platform
 
+# Each looked for only if it is shown: trying what the kernel has takes a while.
+_KINDS: Mapping[str, Callable[[Sequence[Path]], Mapping[str, Any]]] = {
+    "scenarios": lambda plugins: {n: _scenario(s) for n, s in discover(scenarios, "SCENARIO", plugins).items()},
+    "cni": lambda plugins: {name: traits.data(one) for name, one in assemble.cni_traits(plugins).items()},
+    "proxy": assemble.proxy_modes,
+    "kernel": lambda _: {f.part: f"{'yes' if f.there else 'no'}: {f.needed}" for f in platform.findings()},
+    "labs": lambda _: dict.fromkeys(running(), "running"),
+}
+
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("what", nargs="?", choices=("scenarios", "cni", "proxy", "kernel", "labs"), help="only these")
+    parser.add_argument("what", nargs="?", choices=tuple(_KINDS), help="only these")
     parser.add_argument("--plugins", type=Path, action="append", default=[], metavar="DIR", help="also look there")
     json_option(parser)
 
 
 def _run(arguments: Namespace) -> int:
-    found: dict[str, dict[str, Any]] = {
-        "scenarios": {n: _scenario(s) for n, s in discover(scenarios, "SCENARIO", arguments.plugins).items()},
-        "cni": {name: traits.data(one) for name, one in assemble.cni_traits(arguments.plugins).items()},
-        "proxy": assemble.proxy_modes(arguments.plugins),
-        "kernel": {f.part: f"{'yes' if f.there else 'no'}: {f.needed}" for f in platform.findings()},
-        "labs": dict.fromkeys(running(), "running"),
-    }
-    if arguments.what:
-        found = {arguments.what: found[arguments.what]}
+    wanted = [arguments.what] if arguments.what else list(_KINDS)
+    found = {what: _KINDS[what](arguments.plugins) for what in wanted}
     if arguments.json:
         print_json(found)
         return 0

@@ -48,6 +48,7 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
     modes = discover(proxies, "PROXY", choices.plugins)
     proxy = choose(modes, config.proxy_mode, "proxy mode", "--proxy or networking.kubeProxyMode")
     proxy.check(config.proxy_options)
+    platform.require_parts(f"proxy mode {proxy.name}", proxy.needs(config.proxy_options))
     for app in choices.controllers:
         if app != OURS and not Path(app).is_file():
             raise InputError(f"--controller {app}", "no such file", f"{OURS!r} or a file with a Ryu application")
