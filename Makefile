@@ -7,7 +7,8 @@ SCENARIO ?= quickstart
 # What every lab and every measurement needs of the distribution (Debian 12 and 13, Ubuntu 24.04).
 PACKAGES := openvswitch-switch mininet iperf3 nftables iptables conntrack iproute2 iputils-ping net-tools ethtool tcpdump curl \
             kmod procps util-linux python3 python3-venv nginx openssl wireguard-tools wireguard-go \
-            containernetworking-plugins bird2 frr tshark
+            containernetworking-plugins bird2 frr tshark \
+            ipvsadm ipset
 # Labs start their own nginx, BIRD and FRR; the distribution's must not take port 80 and the routes of this machine because
 # of us. This file is Debian's way to install a service without starting it (invoke-rc.d(8), policy-rc.d); one that is
 # there already is left alone.

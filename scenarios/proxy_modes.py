@@ -28,6 +28,7 @@ MODES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "userspace": ("userspace", {}),
     "kernel-iptables": ("kernel-iptables", {}),
     "kernel-nftables": ("kernel-nftables", {}),
+    "kernel-ipvs": ("kernel-ipvs", {}),
 }
 # Connections by which the spread over endpoints is judged.
 SPREAD = 600
@@ -157,7 +158,7 @@ class ProxyModes:
         notes = [f"{name} was not measured: {why}" for name, why in missing.items()]
         notes.append(
             "ratio: through the Service to the pod itself, in the same lab; in brackets if it is within the spread of "
-            "the repeats. ipvs rr and lc go in turn and mh by client, so their spread is no chance's."
+            "the repeats. ipvs rr and lc and kernel-ipvs go in turn, mh by client, so their spread is no chance's."
         )
         failed = [f"{mode}: {text}" for mode, outcome in outcomes.items() for text in outcome.failed]
         title = "A Service in every proxy mode, against the pod itself"

@@ -35,10 +35,12 @@ INGRESS = {"nginx": "nginx", "openssl": "openssl", "setpriv": "util-linux"}
 # Programs that encrypt between nodes; wireguard-go only where the kernel has no such device.
 WIREGUARD = {"wg": "wireguard-tools", "wireguard-go": "wireguard-go"}
 
-# What proxy mode kernel-ipvs needs of the kernel, by the modules' names: the program that tries each, its package, and
-# how. kube-proxy too finds out by making a virtual server, in the same network for documentation (RFC 5737).
+# What the kernel's proxy modes need of it, by the modules' names: the program that tries each, its package, and how.
+# kube-proxy too tries ipvs by making a virtual server, in the same network for documentation (RFC 5737).
 _RULE = "XTABLES_LOCKFILE=/dev/null iptables-legacy -A OUTPUT -m"
-_IPVS = {
+_BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+_PARTS = {
+    "br_netfilter": ("modprobe", "kmod", f"test -e {_BRIDGED} || modprobe -q br_netfilter; test -e {_BRIDGED}"),
     "dummy": ("ip", "iproute2", "ip link add probe type dummy"),
     "ip_set": ("ipset", "ipset", f"ipset create probe hash:ip,port && {_RULE} set --match-set probe dst,dst"),
     "xt_ipvs": ("iptables-legacy", "iptables", f"{_RULE} ipvs --ipvs"),
@@ -78,7 +80,7 @@ def findings() -> list[Finding]:
     devices = {"vxlan": "kernel VXLAN on the kernel datapath", "bridge": "Linux bridges"}
     devices |= {"wireguard": "encryption (else wireguard-go)", "ipip": "calico's mode ipip (else a TUN program)"}
     found += [_device(kind, use) for kind, use in devices.items()]
-    found += [_ipvs_part(name) for name in ("ip_vs_rr", "dummy", "ip_set", "xt_ipvs")]
+    found += [_part(name) for name in ("br_netfilter", "ip_vs_rr", "dummy", "ip_set", "xt_ipvs")]
     return found + [_program(name, package, "encryption") for name, package in WIREGUARD.items()]
 
 
@@ -138,8 +140,8 @@ def substitutes(devices: Iterable[str]) -> tuple[str, ...]:
 
 
 def require_parts(who: str, names: Sequence[str]) -> None:
-    """Raise PlatformError, in one line with the remedies, unless the kernel has all of these parts of `_IPVS`."""
-    missing = [found for found in map(_ipvs_part, names) if not found.there]
+    """Raise PlatformError, in one line with the remedies, unless the kernel has all of these parts (`_PARTS`)."""
+    missing = [found for found in map(_part, names) if not found.there]
     if missing:
         lacks = ", ".join(f"{found.part} ({found.detail})" for found in missing)
         remedies = dict.fromkeys(found.remedy for found in missing)
@@ -223,9 +225,9 @@ def _device(kind: str, use: str) -> Finding:
     return Finding(kind, has_device(kind), detail, f"sudo modprobe {kind}", use)
 
 
-def _ipvs_part(name: str) -> Finding:
-    program, package, command = _IPVS[name]
-    use = "proxy mode kernel-ipvs"
+def _part(name: str) -> Finding:
+    program, package, command = _PARTS[name]
+    use = "proxy modes of the kernel" if name == "br_netfilter" else "proxy mode kernel-ipvs"
     if shutil.which(program) is None:
         return Finding(name, False, f"{program} not found", f"sudo apt-get install {package}", use)
     if in_own_network(["sh", "-c", command]).returncode == 0:

@@ -31,8 +31,8 @@ class KernelMode(ABC):
         return False
 
     def needs(self, options: Mapping[str, object]) -> tuple[str, ...]:
-        """Nothing but what every kernel with containers has."""
-        return ()
+        """That iptables sees what crosses a Linux bridge."""
+        return ("br_netfilter",)
 
     @abstractmethod
     def node_part(self, pid: int) -> NodePart | None:

@@ -28,7 +28,7 @@ class KernelIpvs(KernelMode):
 
     def needs(self, options: Mapping[str, object]) -> tuple[str, ...]:
         """ipvs with this scheduler, a device for its addresses, sets for its rules."""
-        return f"ip_vs_{named(options)}", "dummy", "ip_set", "xt_ipvs"
+        return *super().needs(options), f"ip_vs_{named(options)}", "dummy", "ip_set", "xt_ipvs"
 
     def node_part(self, pid: int) -> NodePart | None:
         """Virtual servers, rules and routes."""
