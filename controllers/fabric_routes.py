@@ -17,6 +17,7 @@ from controllers.flow import tables as t
 from controllers.flow.actions import Action, DecTtl, Goto, Output, Set, ToGroup
 from controllers.flow.program import Bucket, Fragment, Writer, match
 from controllers.numbering import assign_numbers
+from controllers.services import external
 from controllers.state import FabricView, Node, Outside, Router
 
 Machine = Node | Outside
@@ -28,7 +29,9 @@ def fragments(view: FabricView) -> Iterable[Fragment]:
     assert router is not None
     w = Writer("fabric", view.switch.name)
     w.flow(t.FABRIC_ARP, t.MISS, match(), Goto(t.after(t.FABRIC_ARP)))
-    w.flow(t.FABRIC_FORWARD, t.HIGH, match("ip", dl_dst=router.mac), Goto(t.after(t.FABRIC_FORWARD)))
+    by_flows = router.forwarding == "flows"
+    to_router = Goto(t.after(t.FABRIC_FORWARD)) if by_flows else Output(f.LOCAL)
+    w.flow(t.FABRIC_FORWARD, t.HIGH, match("ip", dl_dst=router.mac), to_router)
     home = {name: switch.name for switch in view.switches.values() for name in switch.ports.values()}
     everybody: tuple[Machine, ...] = (*view.nodes, *view.outside)
     own = {m.name: m for m in everybody if home.get(m.name) == view.switch.name}
@@ -36,15 +39,20 @@ def fragments(view: FabricView) -> Iterable[Fragment]:
     if router.subnet:
         gateway = int(IPv4Network(router.subnet).network_address) + 1
         w.flow(t.FABRIC_ARP, t.NORMAL, match("arp", arp_op=1, arp_tpa=gateway), *arp_answer(router.mac, gateway))
-        # An address of this rack that nobody has.
-        w.flow(t.FABRIC_ROUTE, _length(router.subnet), match("ip", nw_dst=router.subnet))
+        if by_flows:  # an address of this rack that nobody has
+            w.flow(t.FABRIC_ROUTE, _length(router.subnet), match("ip", nw_dst=router.subnet))
     for name, machine in own.items():
         wanted = match("arp", arp_op=1, arp_tpa=machine.ip)
         w.flow(t.FABRIC_ARP, t.NORMAL, wanted, *arp_answer(machine.mac, machine.ip))
         if name in ports:
             w.flow(t.FABRIC_FORWARD, t.NORMAL, match(dl_dst=machine.mac), Output(ports[name]))
+        if name in ports and by_flows:
             to_machine = _to_machine(router, machine, ports[name])
             w.flow(t.FABRIC_ROUTE, t.ROUTE + 32, match("ip", nw_dst=machine.ip), *to_machine)
+    if not by_flows:
+        _proxy_arp(w, view, router)
+        yield w.fragment()
+        return
     _routes(w, view, router, home)
     for machine in view.outside:  # the way to the world
         if machine.name in ports:
@@ -53,6 +61,15 @@ def fragments(view: FabricView) -> Iterable[Fragment]:
     for address, name in answerers(view.lab, view.services, view.nodes).items():
         if name in ports:
             yield _announced(view, router, address, own[name], ports[name])
+
+
+def _proxy_arp(w: Writer, view: FabricView, router: Router) -> None:
+    """Service addresses of the rack's subnet that nodes announce by BGP are behind the router (RFC 1027)."""
+    addresses = {address for port in external(view.services) for address in port.load_balancer_ips}
+    for address in sorted(addresses if router.subnet else ()):
+        if IPv4Address(address) in IPv4Network(router.subnet):
+            asked = match("arp", arp_op=1, arp_tpa=address)
+            w.flow(t.FABRIC_ARP, t.NORMAL, asked, *arp_answer(router.mac, address))
 
 
 def _routes(w: Writer, view: FabricView, router: Router, home: Mapping[str, str]) -> None:

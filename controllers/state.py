@@ -82,10 +82,14 @@ class Outside:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """What a fabric switch is on a fabric of several subnets. subnet: of its rack, "" for a spine, which has none."""
+    """What a fabric switch is on a fabric of several subnets. subnet: of its rack, "" for a spine, which has none.
+
+    forwarding: what routes, "flows" or the switch's "kernel".
+    """
 
     mac: int
     subnet: str = ""
+    forwarding: str = "flows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +296,9 @@ def _node(thing: Object) -> Node | None:
 def _switch(name: str, spec: Object) -> Switch:
     router = spec.get("router")
     ports = {int(number): peer for number, peer in spec["ports"].items()}
-    return Switch(name, spec["tier"], ports, router and Router(mac_number(router["mac"]), router["subnet"]))
+    return Switch(
+        name, spec["tier"], ports, router and Router(mac_number(router["mac"]), router["subnet"], router["forwarding"])
+    )
 
 
 def _pod(key: str, thing: Object) -> Pod | None:

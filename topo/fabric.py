@@ -149,11 +149,11 @@ def load_balancer_pool(config: LabConfig) -> IPv4Network | None:
     return IPv4Network((int(subnet.broadcast_address) - 63, 26))
 
 
-def switch_object(switch: Switch, router: Router | None = None) -> Object:
-    """As the store holds it."""
+def switch_object(switch: Switch, router: Router | None = None, forwarding: str = "flows") -> Object:
+    """As the store holds it. forwarding: what routes, "flows" or the switch's "kernel"."""
     spec: Object = {"tier": switch.tier, "ports": {str(number): peer for number, peer in switch.ports.items()}}
     if router is not None:
-        spec["router"] = {"mac": router.mac, "subnet": str(router.subnet or "")}
+        spec["router"] = {"mac": router.mac, "subnet": str(router.subnet or ""), "forwarding": forwarding}
     return {
         "apiVersion": GROUP,
         "kind": "FabricSwitch",

@@ -6,13 +6,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from topo import fabric, hosts, links, linuxbridge, nodes, outside, shaping
+from topo import fabric, hosts, links, linuxbridge, nodes, outside, routers, shaping
 from topo.cluster.ipam import AddressPool, service_pool
 from topo.cluster.network import Daemon, PodNetwork
 from topo.cluster.store import NotFound, Object, Store
@@ -60,6 +60,8 @@ class Parts:
     identities: bool = False
     # What runs in the machine outside the cluster.
     outside: Sequence[Daemon] = ()
+    # What runs in the fabric's switches, if their kernels are routers.
+    routers: Mapping[str, Sequence[Daemon]] = field(default_factory=dict)
     # What stands in for what the kernel lacks, a sentence each.
     substitutes: tuple[str, ...] = ()
 
@@ -111,18 +113,18 @@ class Lab:
         lab = self.store.create(self._lab_object())
         for text in self.parts.substitutes:
             record(self.store, lab, "Substituted", text)
-        routers = fabric.routers(self.config)
+        planned, forwarding = fabric.routers(self.config), "kernel" if self.parts.routers else "flows"
         for switch in fabric.switches(self.config.fabric):
             host = hosts.Host(switch.name)
             self.switches[switch.name] = Machine(host, OpenVSwitch(host, self.run / switch.name, self.parts.datapath))
             hosts.add(self.mininet, host, switch=True)
-            self.store.create(fabric.switch_object(switch, routers.get(switch.name)))
+            self.store.create(fabric.switch_object(switch, planned.get(switch.name), forwarding))
         for wanted in self.config.nodes:
             self._plan(wanted)
         self._plan_client()
         ports = {name: self._wire_switch(name) for name in self.switches}
         progress("switches")
-        bridges = {name: [nodes.switch_bridge(ports[name], self.parts.tables)] for name in self.switches}
+        bridges = {name: [self._switch_bridge(name, ports[name])] for name in self.switches}
         bridges |= {n.name: list(self._bridges_of(n)) for n in self.nodes.values()}
         machines = {**self.switches, **{n.name: n.machine for n in self.nodes.values()}}
         with ThreadPoolExecutor(max_workers=4) as pool:
@@ -130,6 +132,8 @@ class Lab:
             # A switch that finds nobody there tries again only after a second.
             self.controller.wait_listening(len(self.bridges()))
             _all(pool.map(self._start_machine, machines))
+        for name, daemons in self.parts.routers.items():
+            outside.start(self.switches[name].host, self.run / name, daemons)
         progress("control plane")
         self.confirm()
         for node in self.nodes.values():
@@ -181,6 +185,8 @@ class Lab:
         if node is not None:
             self._configure_stack(node)
             self.store.update("Node", "", name, nodes.count_restored)
+        else:
+            self._configure_router(name)
         self.confirm()
         if node is not None:
             nodes.greet(node, (n for n in self.nodes.values() if n is not node))
@@ -365,6 +371,20 @@ class Lab:
         (node.machine if node else self.switches[name]).switch.start_switch()
         if node:
             self._configure_stack(node)
+        else:
+            self._configure_router(name)
+
+    def _switch_bridge(self, name: str, ports: Mapping[int, str]) -> Bridge:
+        """All ports; of a router by its kernel those of its rack, and the router's own MAC."""
+        if not self.parts.routers:
+            return nodes.switch_bridge(ports, self.parts.tables)
+        rack = {number: port for number, port in ports.items() if number >= fabric.CLIENT_PORT}
+        return replace(nodes.switch_bridge(rack, self.parts.tables), mac=fabric.routers(self.config)[name].mac)
+
+    def _configure_router(self, name: str) -> None:
+        if self.parts.routers:
+            ends = routers.link_addresses(self.config)[name]
+            routers.configure(self.switches[name], fabric.routers(self.config)[name], ends, self._mtu)
 
     def _configure_stack(self, node: Node) -> None:
         nodes.configure_stack(node, self.config, self.parts.network, self._mtu)

@@ -7,6 +7,7 @@ Calico, "Configure BGP peering" and "Advertise Kubernetes service IP addresses",
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network
 
 from controllers.announce import routed_addresses
 from controllers.bgp.options import Announced, Bgp, of
@@ -24,7 +25,9 @@ BFD_INTERVAL, BFD_MULTIPLIER = 100, 5
 # waits for theirs before it takes from the kernel what nobody announced anew.
 RESTART_TIME, RESTART_WAIT = 120, 30
 # Seconds between looks at what the kernel holds; changes that BIRD makes do not wait for it.
-_SCAN = 2
+SCAN = 2
+# What a node calls its session with its rack's router.
+LEAF = "leaf"
 # What a neighbour is told, and where a next hop is that it tells.
 _TOLD = "export where source ~ [ RTS_STATIC, RTS_BGP ]; gateway direct;"
 
@@ -36,10 +39,10 @@ def node_config(view: NodeView) -> str:
     return "\n".join(
         [
             f"# {view.node.name}",
-            *_base(address, bgp),
+            *base(address),
             *_own(view, bgp),
             *_kernel(view),
-            *(_bfd("br-ex") if bgp.bfd else ()),
+            *(bfd("br-ex") if bgp.bfd else ()),
             *(_import(bgp.imports) if bgp.imports else ()),
             *_template("nodes", bgp.asn, address, bgp),
             *_nodes(view, bgp),
@@ -57,13 +60,13 @@ def outside_config(address: str, interface: str, nodes: str, networks: tuple[str
     return "\n".join(
         [
             "# outside the cluster",
-            *_base(address, bgp, interface),
+            *base(address, interface),
             *_static("own", networks),
             "protocol kernel {",
             "  ipv4 { import none; export where source = RTS_BGP; };",
-            f"  merge paths on; persist; graceful restart on; scan time {_SCAN};",
+            f"  merge paths on; persist; graceful restart on; scan time {SCAN};",
             "}",
-            *(_bfd(interface) if bgp.bfd else ()),
+            *(bfd(interface) if bgp.bfd else ()),
             *_template("nodes", bgp.outside_asn, address, bgp),
             f'protocol bgp anybody from nodes {{ neighbor range {nodes} external; dynamic name "node"; passive on; }}',
             "",
@@ -80,6 +83,8 @@ def reflectors(view: NodeView, bgp: Bgp) -> tuple[str, ...]:
 def sessions(view: NodeView) -> tuple[Node, ...]:
     """The nodes that this one has a session with, by name."""
     bgp = of(view.lab)
+    if bgp.peering == "tor":
+        return ()
     chosen = reflectors(view, bgp)
     everyone = sorted(view.peers, key=lambda node: node.name)
     return tuple(n for n in everyone if not chosen or view.node.name in chosen or n.name in chosen)
@@ -90,6 +95,8 @@ def expected(view: NodeView) -> dict[str, str]:
     if not view.node.ready:
         return {}
     found = {protocol_of(node): node.name for node in sessions(view) if node.ready}
+    if of(view.lab).peering == "tor":
+        return {LEAF: "its leaf"}
     if of(view.lab).outside:
         found |= {_peer_name(ip_text(machine.ip)): machine.name for machine in view.outside[:1]}
     return found
@@ -100,11 +107,12 @@ def protocol_of(node: Node) -> str:
     return "node_" + ip_text(node.ip).replace(".", "_")
 
 
-def _base(address: str, bgp: Bgp, interface: str = "br-ex") -> Iterator[str]:
+def base(address: str, interface: str = "br-ex") -> Iterator[str]:
+    """What every router of ours has. address: its ID."""
     yield f"router id {address};"
     yield "log stderr all;"
     yield f"graceful restart wait {RESTART_WAIT};"
-    yield f"protocol device {{ scan time {_SCAN}; }}"
+    yield f"protocol device {{ scan time {SCAN}; }}"
     yield f'protocol direct {{ ipv4; interface "{interface}"; }}'
 
 
@@ -162,11 +170,12 @@ def _kernel(view: NodeView) -> Iterator[str]:
     ]
     yield "protocol kernel {"
     yield f"  ipv4 {{ import none; export where source = RTS_BGP && net !~ [ {', '.join(services)} ]; }};"
-    yield f"  merge paths on; persist; graceful restart on; scan time {_SCAN};"
+    yield f"  merge paths on; persist; graceful restart on; scan time {SCAN};"
     yield "}"
 
 
-def _bfd(interface: str) -> Iterator[str]:
+def bfd(interface: str) -> Iterator[str]:
+    """On interfaces of that pattern."""
     yield "protocol bfd {"
     interval = f"min rx interval {BFD_INTERVAL} ms; min tx interval {BFD_INTERVAL} ms; idle tx interval 1 s"
     yield f'  interface "{interface}" {{ {interval}; multiplier {BFD_MULTIPLIER}; }};'
@@ -177,17 +186,22 @@ def _template(name: str, asn: int, address: str, bgp: Bgp) -> Iterator[str]:
     """What all sessions share. Everybody is on one subnet, so a next hop is where its address says (gateway direct)."""
     yield f"template bgp {name} {{"
     yield f"  local {address} as {asn};"
-    yield f"  direct; hold time {bgp.hold_time};"
-    # A peer that is not there yet is soon: it is looked for every two seconds, not every two minutes.
-    yield "  connect delay time 1; connect retry time 2; error wait time 1, 4; error forget time 10;"
-    restart = "on" if bgp.graceful_restart else "off"
-    yield f"  graceful restart {restart}; graceful restart time {RESTART_TIME};"
-    yield f"  bfd {'on' if bgp.bfd else 'off'};"
+    yield f"  direct; {timers(bgp)}"
     yield f"  ipv4 {{ import all; {_TOLD} }};"
     yield "}"
 
 
+def timers(bgp: Bgp) -> str:
+    """A session's, and how it ends and comes again. A peer that is not there yet is soon: it is looked for every two
+    seconds, not every two minutes."""
+    restart = f"graceful restart {'on' if bgp.graceful_restart else 'off'}; graceful restart time {RESTART_TIME};"
+    retry = "connect delay time 1; connect retry time 2; error wait time 1, 4; error forget time 10;"
+    return f"hold time {bgp.hold_time}; {retry} {restart} bfd {'on' if bgp.bfd else 'off'};"
+
+
 def _nodes(view: NodeView, bgp: Bgp) -> Iterator[str]:
+    if bgp.peering == "tor":
+        yield from _leaf(view, bgp)
     chosen = reflectors(view, bgp)
     for node in sessions(view):
         words = [f'description "{node.name}"', f"neighbor {ip_text(node.ip)} as {bgp.asn}"]
@@ -197,6 +211,16 @@ def _nodes(view: NodeView, bgp: Bgp) -> Iterator[str]:
         words += ["passive on"] if view.node.ip > node.ip else []
         words += [f"ipv4 {{ import filter let_in; {_TOLD} }}"] if bgp.imports else []
         yield f"protocol bgp {protocol_of(node)} from nodes {{ {'; '.join(words)}; }}"
+
+
+def _leaf(view: NodeView, bgp: Bgp) -> Iterator[str]:
+    """The rack's router. All nodes are of one AS, so what it tells of other racks' has passed that AS already (Calico,
+    BGPPeer, numAllowedLocalASNumbers)."""
+    yield f"protocol bgp {LEAF} from nodes {{"
+    yield f"  neighbor {IPv4Network(view.node.subnet).network_address + 1} external; allow local as 1;"
+    imports = "import filter let_in" if bgp.imports else "import all"
+    yield f"  ipv4 {{ {imports}; export where source = RTS_STATIC; gateway direct; }};"
+    yield "}"
 
 
 def _peers(view: NodeView, bgp: Bgp) -> Iterator[str]:
@@ -215,6 +239,6 @@ def _peer_name(address: str) -> str:
 def peers(view: NodeView, bgp: Bgp) -> tuple[tuple[str, int], ...]:
     """(address, AS) of routers that are no nodes."""
     found = [(peer.address, peer.asn) for peer in bgp.peers]
-    if bgp.outside:
+    if bgp.outside and bgp.peering != "tor":
         found += [(ip_text(machine.ip), bgp.outside_asn) for machine in view.outside[:1]]
     return tuple(dict.fromkeys(found))

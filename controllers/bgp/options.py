@@ -14,10 +14,12 @@ from topo.cluster.errors import InputError
 # Options of mininetes.cni beside the CNI's own.
 OPTIONS = ("speaker", "peering", "reflectors", "asn", "holdTime", "gracefulRestart", "bfd")
 SPEAKERS = ("controller", "bird")
-PEERINGS = ("mesh", "reflector")
+PEERINGS = ("mesh", "reflector", "tor")
 OUTSIDE_ROUTERS = ("bird", "frr")
 # Calico, "Configure BGP peering": the default AS number of a cluster.
 ASN, OUTSIDE_ASN = 64512, 64513
+# The spines' AS of a routed fabric, of which leaves have the next ones: the first for private use (RFC 6996).
+ROUTER_ASN = 4200000000
 # Of these only the first two mean something to the controller's RIB too.
 _SECTION = ("announce", "import", "outsideRouter", "outsideAsn", "peers", "serviceSubnet")
 # RFC 6793: AS numbers have four octets; 0 and 23456 are no AS's (RFC 7607, RFC 6793), the last is reserved (RFC 7300).
@@ -47,11 +49,11 @@ class Announced:
 class Bgp:
     """How the nodes of a lab speak BGP.
 
-    speaker: "controller" (a RIB there, routes as flows) or "bird". reflectors: how many nodes are route reflectors if
-    peering is "reflector". hold_time: seconds without a message after which a session ends. peers: beside the nodes.
-    outside: what routes in the machine outside the cluster, "bird", "frr" or "". service_subnet: whether nodes announce
-    the Services' subnet too. announced: further prefixes of nodes. imports: what nodes do with what other nodes tell
-    them; what no rule is about is taken as it is.
+    speaker: "controller" (a RIB there, routes as flows) or "bird". peering: "mesh" of all nodes; "reflector", with so
+    many nodes as reflectors; "tor", each node with its rack's router. hold_time: seconds without a message after which
+    a session ends. peers: beside the nodes. outside: what routes in the machine outside the cluster, "bird", "frr" or
+    "". service_subnet: whether nodes announce the Services' subnet too. announced: further prefixes of nodes. imports:
+    what nodes do with what other nodes tell them; what no rule is about is taken as it is.
     """
 
     speaker: str = "controller"
@@ -100,6 +102,9 @@ def read(cni: Mapping[str, object], section: Mapping[str, object]) -> Bgp:
         imports=tuple(_rule(*one) for one in _items(section, "import")),
     )
     wire = (*OPTIONS[1:], *_SECTION[2:])
+    for where_, number in ((f"{where}.asn", found.asn), (f"{own}.outsideAsn", found.outside_asn)):
+        if found.peering == "tor" and ROUTER_ASN <= number < ROUTER_ASN + 64:
+            raise InputError(where_, f"{number} is the AS of a switch", "another")
     given = [key for key in wire if key in cni or key in section]
     if given and not found.on_the_wire:
         place = where if given[0] in cni else own

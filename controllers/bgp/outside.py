@@ -14,9 +14,7 @@ FRR = "/usr/lib/frr"
 def daemons(address: str, nodes: str, networks: tuple[str, ...], bgp: Bgp) -> tuple[Daemon, ...]:
     """What runs in the machine outside the cluster. address: its own; nodes: their subnet; networks: behind it."""
     if bgp.outside == "bird":
-        text = bird.outside_config(address, INTERFACE, nodes, networks, bgp)
-        command = ("bird", "-f", "-c", "{run}/bird.conf", "-s", "{run}/bird.ctl", "-P", "{run}/bird.pid")
-        return (Daemon("bird", {"bird.conf": text}, command),)
+        return (bird_daemon(bird.outside_config(address, INTERFACE, nodes, networks, bgp)),)
     if bgp.outside == "frr":
         found = [
             _frr("zebra", frr.zebra_config()),
@@ -24,6 +22,12 @@ def daemons(address: str, nodes: str, networks: tuple[str, ...], bgp: Bgp) -> tu
         ]
         return (*found, _frr("bfdd", frr.bfdd_config(), "--bfdctl", "{run}/bfdd.sock")) if bgp.bfd else tuple(found)
     return ()
+
+
+def bird_daemon(text: str) -> Daemon:
+    """BIRD with that configuration."""
+    command = ("bird", "-f", "-c", "{run}/bird.conf", "-s", "{run}/bird.ctl", "-P", "{run}/bird.pid")
+    return Daemon("bird", {"bird.conf": text}, command)
 
 
 def _frr(name: str, config: str, *more: str) -> Daemon:

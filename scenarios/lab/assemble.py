@@ -11,13 +11,13 @@ from typing import Any
 from controllers import cni as cnis
 from controllers import proxy as proxies
 from controllers.bgp import options as bgp
-from controllers.bgp import outside
+from controllers.bgp import outside, tor
 from controllers.cni import Cni, Traits
 from controllers.flow.tables import PIPELINES
 from controllers.proxy import Proxy
 from controllers.registry import choose, discover
 from scenarios.report import traits
-from topo import fabric, platform, podnetwork
+from topo import fabric, platform, podnetwork, routers
 from topo.addons.dns import objects as cluster_dns
 from topo.addons.ingress import objects as ingress_controller
 from topo.cluster.errors import InputError, PlatformError
@@ -75,6 +75,7 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         datapath=platform.choose_datapath(choices.datapath),
         seed=choices.seed,
         outside=_outside(config, routing),
+        routers=_routers(config, routing),
         substitutes=platform.substitutes(cni.devices(config.cni_options)),
         # Where pods hang on a Linux bridge, no flows see what they send each other.
         enforces=cni.traits_of(config.cni_options).enforces if proxy.attachment == "switch" else (),
@@ -86,6 +87,34 @@ def _outside(config: LabConfig, routing: bgp.Bgp) -> tuple[Daemon, ...]:
     """The router in the machine outside the cluster."""
     networks = (str(fabric.CLIENT_NETWORK), str(fabric.WORLD_NETWORK))
     return outside.daemons(str(fabric.client_address(config)), str(config.node_subnet), networks, routing)
+
+
+def _routers(config: LabConfig, routing: bgp.Bgp) -> dict[str, tuple[Daemon, ...]]:
+    """A BIRD for each switch, if the nodes are to peer with them. Raises InputError if the switches are no routers."""
+    if routing.peering != "tor":
+        return {}
+    if not config.fabric.routed:
+        expected = "mininetes.fabric.routing: l3"
+        raise InputError("mininetes.cni.peering", "the fabric's switches are no routers", expected)
+    if routers.excess(config) > 0:
+        problem = f"{config.node_subnet} has too few addresses for the links between the switches"
+        raise InputError("mininetes.nodeSubnet", problem, "a larger subnet")
+    leaves, ends = fabric.leaves(config.fabric), routers.link_addresses(config)
+    found: dict[str, tuple[Daemon, ...]] = {}
+    for name, router in fabric.routers(config).items():
+        plan = tor.RouterPlan(
+            name,
+            tor.asn_of(name, leaves),
+            str(router.gateway or ends[name][0].address),
+            str(router.subnet or ""),
+            tuple(
+                tor.Session(end.peer, tor.asn_of(end.peer, leaves), str(end.address), str(end.peer_address))
+                for end in ends[name]
+            ),
+            str(fabric.client_address(config)) if name == fabric.attach_client(config.fabric).switch else "",
+        )
+        found[name] = (outside.bird_daemon(tor.config(plan, routing)),)
+    return found
 
 
 def ingress(config: LabConfig, objects: Sequence[Object]) -> list[Object]:
@@ -113,10 +142,12 @@ def _network(cni: Cni, proxy: Proxy, config: LabConfig) -> PodNetwork:
     """How pods are attached. Raises InputError where the proxy mode's kernel has no device for the CNI's tunnel, and
     where the fabric's routers would get pods' packets as they are and know nothing of pods."""
     network = cni.plan(fabric.mtu(config.fabric), config.cni_options)
-    if config.fabric.routed and cni.traits_of(config.cni_options).encapsulation == "none":
+    routing = bgp.of_cni(config.cni_options, config.bgp) if "speaker" in cni.options else bgp.Bgp()
+    if config.fabric.routed and routing.peering != "tor" and cni.traits_of(config.cni_options).encapsulation == "none":
         named = f"{cni.name} {cni.variant(config.cni_options)}"
         problem = f"{named} does not wrap pods' packets, and routers between the racks have no routes to pods"
-        raise InputError("mininetes.fabric.routing", problem, "l2, or a CNI with an overlay")
+        expected = "l2, a CNI with an overlay, or for calico and kube-router speaker: bird, peering: tor"
+        raise InputError("mininetes.fabric.routing", problem, expected)
     if network.plugins is not None:
         return _plugged(podnetwork.check(network, config), proxy)
     if proxy.attachment != "bridge":

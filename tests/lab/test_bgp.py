@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -86,3 +89,67 @@ def test_connections_spread_over_equal_next_hops_and_a_dead_one_is_withdrawn(any
     anycast.ask("switch", "stop", "worker2")
     anycast.eventually(lambda: anycast.exec("near", "sh", "-c", loop, ok=False).split() == ["worker"] * 24, 20)
     anycast.ask("switch", "start", "worker2")
+
+
+@pytest.fixture(scope="module")
+def racks(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
+    if shutil.which("bird") is None or not Path("/usr/lib/frr/bgpd").exists():
+        pytest.skip("bird2 or frr is not installed")
+    # Without root FRR has no user to become.
+    outside = "frr" if os.getuid() == 0 else "bird"
+    cni, fabric = "{name: calico, speaker: bird, peering: tor, bfd: true}", "{shape: leaf-spine, routing: l3}"
+    return start(start_lab, tmp_path_factory.mktemp("lab"), cni, f"{{outsideRouter: {outside}}}", fabric)
+
+
+def established(lab: RunningLab, machine: str) -> int:
+    return sum(s["state"] == "Established" for s in lab.json("routes", machine, "--protocols"))
+
+
+def test_nodes_peer_with_their_leaf_and_leaves_with_spines(racks: RunningLab) -> None:
+    racks.eventually(lambda: established(racks, "leaf-1") == 5, 20)  # two spines, two nodes, the router outside
+    assert [established(racks, name) for name in ("leaf-2", "spine-1", "worker")] == [3, 2, 1]
+    path = next(p for p in racks.json("routes", "worker") if p["prefix"] == "10.244.0.0/24")
+    assert path["asPath"] == [4200000002, 4200000000, 4200000001, 64512]
+    shown = json.loads(racks.exec("leaf-1", "ip", "-j", "route", "show", "10.244.1.0/24"))
+    assert {hop["dev"] for hop in shown[0]["nexthops"]} == {"eth1", "eth2"}
+
+
+def test_pods_and_services_cross_racks_by_the_switches_kernels(racks: RunningLab) -> None:
+    far = racks.pod("far")["ip"]
+    racks.eventually(lambda: pings(racks, "near", far))
+    # Node, leaf, spine, leaf, node.
+    assert "ttl=59 " in racks.exec("near", "ping", "-c1", "-W2", far)
+    external = next(s["external"] for s in racks.status()["services"] if s["name"] == "web")
+    assert racks.exec("far", "curl", "-s", "-m3", f"http://{external[0]}/")
+    assert racks.exec("client", "curl", "-s", "-m3", f"http://{external[0]}/")
+
+
+def test_the_router_outside_says_itself_that_it_learnt_pods_and_services(racks: RunningLab) -> None:
+    external = next(s["external"] for s in racks.status()["services"] if s["name"] == "web")[0]
+    if os.getuid() == 0:
+        routes = racks.exec("client", "vtysh", "--vty_socket", "/run/mininetes/client", "-c", "show ip bgp")
+    else:
+        routes = racks.exec("client", "birdc", "-s", "/run/mininetes/client/bird.ctl", "show route")
+    assert all(prefix in routes for prefix in ("10.244.0.0/24", "10.244.1.0/24", external)), routes
+
+
+def test_a_link_that_dies_silently_is_found_by_bfd(racks: RunningLab) -> None:
+    """Its interfaces stay up and nothing passes: only BFD can know."""
+    far = racks.pod("far")["ip"]
+    for spine in (1, 2):
+        racks.exec("leaf-1", "nft", "insert", "rule", "ip", "routers", "prerouting", "iifname", f"eth{spine}", "drop")
+        racks.eventually(lambda: established(racks, "leaf-1") == 4, 10)
+        assert "5 received" in racks.exec("near", "ping", "-c5", "-i0.05", "-W1", far)
+        handle = racks.exec("leaf-1", "nft", "-a", "list", "chain", "ip", "routers", "prerouting")
+        number = re.findall(rf'iifname "eth{spine}" drop # handle (\d+)', handle)[0]
+        racks.exec("leaf-1", "nft", "delete", "rule", "ip", "routers", "prerouting", "handle", number)
+        racks.eventually(lambda: established(racks, "leaf-1") == 5, 20)
+
+
+def test_a_leaf_that_dies_and_comes_back_takes_its_rack_along(racks: RunningLab) -> None:
+    far = racks.pod("far")["ip"]
+    racks.ask("switch", "stop", "leaf-2")
+    racks.eventually(lambda: "10.244.1.0/24" not in racks.ask("routes", "leaf-1").stdout, 10)
+    assert not pings(racks, "near", far)
+    racks.ask("switch", "start", "leaf-2")
+    racks.eventually(lambda: pings(racks, "near", far), 20)

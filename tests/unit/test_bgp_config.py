@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from views import OVS, A, cluster, fabric
 
-from controllers.bgp import bird, control, frr, outside
+from controllers.bgp import bird, control, frr, outside, tor
 from controllers.bgp.options import Bgp, Peer, of, of_cni
 from controllers.cni.calico import CNI
 from controllers.compile import fabric_switch, pod_bridge, uplink_bridge
@@ -74,6 +74,30 @@ def outside_of(name: str, **options: Any) -> tuple[Daemon, ...]:
 
 ALL = BIRD | {"bfd": True, "gracefulRestart": False, "holdTime": 9, "asn": 64600}
 SECTION = {"outsideRouter": "frr", "peers": [{"address": "172.18.0.9", "asn": 65001}], "serviceSubnet": True}
+TOR = {"peering": "tor"}
+LEAF = tor.RouterPlan(
+    "leaf-1",
+    4200000001,
+    "172.18.0.1",
+    "172.18.0.0/18",
+    (tor.Session("spine-1", 4200000000, "172.18.192.0", "172.18.192.1"),),
+    world="172.18.0.2",
+)
+SPINE = tor.RouterPlan(
+    "spine-1",
+    4200000000,
+    "172.18.192.1",
+    "",
+    (tor.Session("leaf-1", 4200000001, "172.18.192.1", "172.18.192.0"),),
+)
+
+
+def in_rack() -> NodeView:
+    """A node that peers with its rack's router, and a router outside that is no business of its."""
+    one = view("node-1", BIRD | TOR, {"outsideRouter": "bird"})
+    return replace(one, node=replace(one.node, subnet="172.18.0.0/18"))
+
+
 ROUTES = {
     "announce": [{"prefix": "192.0.2.0/24", "nodes": ["node-2"], "med": 5, "communities": ["64512:7"]}],
     "import": [
@@ -87,6 +111,9 @@ CONFIGS: dict[str, Callable[[], str]] = {
     "announces-and-filters.conf": lambda: bird.node_config(view("node-2", BIRD, ROUTES)),
     "reflector.conf": lambda: bird.node_config(view("node-1", BIRD | {"peering": "reflector", "reflectors": 1})),
     "client-of-reflectors.conf": lambda: bird.node_config(view("node-3", BIRD | {"peering": "reflector"})),
+    "node-of-a-rack.conf": lambda: bird.node_config(in_rack()),
+    "leaf.conf": lambda: tor.config(LEAF, of_cni(BIRD | TOR | {"bfd": True}, {"outsideRouter": "frr"})),
+    "spine.conf": lambda: tor.config(SPINE, of_cni(BIRD | TOR)),
     "outside-bird.conf": lambda: outside_of("bird")[0].files["bird.conf"],
     "outside-bgpd.conf": lambda: outside_of("frr", bfd=True)[1].files["bgpd.conf"],
     "outside-bfdd.conf": lambda: outside_of("frr", bfd=True)[2].files["bfdd.conf"],
@@ -172,6 +199,12 @@ def test_a_peer_that_is_not_ready_stays_a_peer_for_bgp_itself_finds_out_but_is_n
     assert bird.expected(view("node-3")) == {}
 
 
+def test_a_node_of_a_rack_speaks_to_its_router_alone_and_waits_for_it() -> None:
+    assert bird.sessions(in_rack()) == ()
+    assert list(bird.expected(in_rack())) == ["leaf"]
+    assert "neighbor 172.18.0.1 external" in bird.node_config(in_rack())
+
+
 @pytest.mark.parametrize(
     ("cni", "section", "where"),
     [
@@ -182,6 +215,7 @@ def test_a_peer_that_is_not_ready_stays_a_peer_for_bgp_itself_finds_out_but_is_n
         (BIRD | {"holdTime": True}, {}, "mininetes.cni.holdTime"),
         (BIRD | {"asn": 23456}, {}, "mininetes.cni.asn"),
         (BIRD | {"bfd": "yes"}, {}, "mininetes.cni.bfd"),
+        (BIRD | {"peering": "tor", "asn": 4200000002}, {}, "mininetes.cni.asn"),
         (BIRD | {"peering": "star"}, {}, "mininetes.cni.peering"),
         (BIRD | {"reflectors": 3}, {}, "mininetes.cni.reflectors"),
         (BIRD, {"outsideRouter": "cisco"}, "mininetes.bgp.outsideRouter"),

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
 from views import routed_fabric
 
 from controllers.compile import fabric_switch
-from controllers.flow.fields import ip_number
+from controllers.flow.fields import LOCAL, ip_number
 from controllers.simulate import Switch
 from controllers.state import FabricView
 from scenarios.lab.assemble import Choices, parts
 from topo.cluster.errors import InputError
 from topo.config import FabricConfig
+from topo.fabric import rack_subnets
 from topo.labfile import default_config
+from topo.routers import link_addresses
 
 VIEWS = routed_fabric()
 NODES = {node.name: node for node in VIEWS["leaf-1"].nodes}
+SMALL = IPv4Network("172.18.0.0/25")
 Down = frozenset[tuple[str, int]]
 
 
@@ -106,3 +110,40 @@ def test_pods_without_an_overlay_need_one_subnet(cni: str, options: dict[str, ob
     config = replace(default_config(), cni=cni, cni_options=options, fabric=FabricConfig(shape="two-racks"))
     with pytest.raises(InputError, match="does not wrap pods' packets"):
         parts(config, Choices())
+
+
+def test_nodes_peer_with_switches_only_where_those_are_routers() -> None:
+    options = {"speaker": "bird", "peering": "tor"}
+    config = replace(default_config(), cni="calico", cni_options=options)
+    with pytest.raises(InputError, match="the fabric's switches are no routers"):
+        parts(config, Choices())
+    full = replace(config, fabric=FabricConfig(leaves=3, spines=32, routing="l3"), node_subnet=SMALL)
+    with pytest.raises(InputError, match="too few addresses for the links"):
+        parts(full, Choices())
+
+
+@pytest.mark.parametrize("shape", ["leaf-spine", "two-racks", "two-sites"])
+def test_links_between_routers_have_addresses_of_their_own(shape: Any) -> None:
+    config = replace(default_config(), fabric=FabricConfig(shape=shape, routing="l3"))
+    ends = link_addresses(config)
+    every = [end.address for one in ends.values() for end in one]
+    assert len(set(every)) == len(every)
+    assert not any(address in subnet for address in every for subnet in rack_subnets(config))
+    for name, one in ends.items():
+        for end in one:
+            back = next(e for e in ends[end.peer] if e.peer == name and e.address == end.peer_address)
+            assert back.peer_address == end.address and int(end.address) ^ int(back.address) == 1
+
+
+def test_a_router_by_its_kernel_gets_what_is_for_it_and_answers_for_what_is_behind_it() -> None:
+    view = VIEWS["leaf-1"]
+    router = view.switch.router
+    assert router is not None
+    switch = replace(view.switch, router=replace(router, forwarding="kernel"))
+    leaf = Switch(fabric_switch(replace(view, switch=switch)))
+    ((port, packet),) = leaf.run({**routed("node-1", "172.18.64.3"), "in_port": 101}).outputs
+    assert (port, packet["nw_ttl"]) == (LOCAL, 64)
+    asked = {"dl_type": 0x806, "arp_op": 1, "arp_spa": 1, "arp_sha": 2, "in_port": 100, "dl_src": 2}
+    asked |= {"dl_dst": 0xFFFFFFFFFFFF, "arp_tha": 0, "arp_tpa": ip_number("172.18.63.200")}
+    ((_, answer),) = leaf.run(asked).outputs
+    assert answer["arp_sha"] == router.mac
