@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import RunningLab, StartLab
+from running import RunningLab, StartLab, mininetes
 
 LAB = """
 kind: Cluster
@@ -122,3 +122,13 @@ def test_the_link_between_sites_is_as_slow_as_it_is_said_to_be(lab: RunningLab) 
     lab.exec("far", "iperf3", "-s", "-D", "-1")
     shown = json.loads(lab.exec("near", "iperf3", "-c", lab.pod("far")["ip"], "-t", "2", "--json"))
     assert 12 < shown["end"]["sum_received"]["bits_per_second"] / 1e6 < 20
+
+
+def test_the_scenario_sees_traffic_take_another_way_and_a_dead_controller_lose_nothing(tmp_path: Path) -> None:
+    """Its limits depend on the machine, what it sees does not."""
+    chosen = ("--repeats", "1", "--option", "modes=flows", "--option", "events=link down,controller dead")
+    done = mininetes("run", "routing-convergence", "--json", "--results", str(tmp_path), *chosen, timeout=120)
+    assert done.returncode in (0, 1), done.stderr
+    rows = {row[1]: row for row in json.loads(done.stdout)["tables"][0]["rows"]}
+    assert {rows["link down"][4], rows["link down"][5]} == {"spine-1", "spine-2"}
+    assert rows["controller dead"][3] == "0"
