@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from controllers.flow.fields import ip_number, mac_number
@@ -62,8 +64,25 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """A pod's port that its node gives to whoever asks the node's (hostPort). host_ip: "" for every address of it."""
+
+    pod: str
+    ip: int
+    protocol: str
+    host_ip: str
+    host_port: int
+    port: int
+
+
+# Whose an address is: node, address, published ports; and addresses and published ports by node.
+Owner = tuple[str, int, tuple[Published, ...]]
+ByNode = tuple[Mapping[str, tuple[int, ...]], Mapping[str, tuple[Published, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
-    """An attached pod with a network namespace of its own."""
+    """A pod with a network namespace of its own, attached to a port of the node's switch."""
 
     key: str
     ip: int
@@ -116,8 +135,9 @@ class NodeView:
     policies: NodePolicies = field(default_factory=NodePolicies)
     # Identity of each of its pods, by key; empty for a CNI that knows none.
     identities: Mapping[str, int] = field(default_factory=dict)
-    # Addresses of every node's pods, by node.
+    # Addresses of every node's pods, by node, and what this one's publish; on the switch or not.
     addresses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +172,9 @@ class ClusterState:
         self.policies = PolicyIndex()
         self.down: frozenset[tuple[str, int]] = frozenset()
         self._pods: dict[str, dict[str, Pod]] = {}
-        self._addresses: Mapping[str, tuple[int, ...]] = {}
+        # Of every pod with a network of its own.
+        self._owners: dict[str, Owner] = {}
+        self._by_node: ByNode | None = None
         self._home: dict[str, str] = {}
         self._service_objects: dict[str, Object] = {}
         self._slices: dict[str, dict[str, Object]] = {}
@@ -214,18 +236,32 @@ class ClusterState:
             pod = Pod(key, ip_number(spec["ip"]), mac_number(spec["mac"]), int(spec["port"]))
             self._home[key] = spec["node"]
             self._pods.setdefault(spec["node"], {})[key] = pod
+        self._own(key, (spec["node"], ip_number(spec["ip"]), ()) if spec is not None else None)
 
     def _pod(self, key: str, thing: Object | None) -> None:
-        before = self._home.pop(key, "")
-        had = self._pods.get(before, {}).pop(key, None)
+        self._pods.get(self._home.pop(key, ""), {}).pop(key, None)
         pod = thing and _pod(key, thing)
-        home = thing["spec"]["nodeName"] if thing is not None and pod else ""
-        if pod:
+        if thing is not None and pod:
+            home = thing["spec"]["nodeName"]
             self._home[key] = home
             self._pods.setdefault(home, {})[key] = pod
-        if (before, had and had.ip) != (home, pod and pod.ip):
-            changed = {name: tuple(sorted(p.ip for p in self._pods[name].values())) for name in {before, home} - {""}}
-            self._addresses = {name: found for name, found in {**self._addresses, **changed}.items() if found}
+        self._own(key, _owner(key, thing) if thing is not None else None)
+
+    def _own(self, key: str, now: Owner | None) -> None:
+        before = self._owners.pop(key, None)
+        if now:
+            self._owners[key] = now
+        if before != now:
+            self._by_node = None
+
+    def _owned(self) -> ByNode:
+        """Addresses and published ports by node."""
+        if self._by_node is None:
+            groups = groupby(sorted(self._owners.values()), key=itemgetter(0))
+            found = {name: list(group) for name, group in groups}
+            addresses = {name: tuple(ip for _, ip, _ in group) for name, group in found.items()}
+            self._by_node = addresses, {n: tuple(p for *_, ports in group for p in ports) for n, group in found.items()}
+        return self._by_node
 
     def node_view(self, name: str) -> NodeView | None:
         """The view of one node, or None while the lab or the node is not known."""
@@ -239,8 +275,19 @@ class ClusterState:
         policies = self.policies.node(name, self.lab.enforces)
         identities = {pod.key: self.policies.identities.of(pod.key) for pod in pods} if self.lab.identities else {}
         loads = self.loads.get(name, {})
+        addresses, published = self._owned()
         return NodeView(
-            self.lab, node, pods, peers, self.services, outside, loads, policies, identities, self._addresses
+            self.lab,
+            node,
+            pods,
+            peers,
+            self.services,
+            outside,
+            loads,
+            policies,
+            identities,
+            addresses,
+            published.get(name, ()),
         )
 
     def fabric_view(self, name: str) -> FabricView | None:
@@ -308,3 +355,18 @@ def _pod(key: str, thing: Object) -> Pod | None:
     if wiring.PORT not in notes or not ip or thing["status"].get("phase") in ("Succeeded", "Failed"):
         return None
     return Pod(key, ip_number(ip), mac_number(notes[wiring.MAC]), int(notes[wiring.PORT]))
+
+
+def _owner(key: str, thing: Object) -> Owner | None:
+    """Of a pod that has a network of its own, else None."""
+    spec, status = thing["spec"], thing.get("status", {})
+    if spec.get("hostNetwork") or not status.get("podIP") or status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    ip = ip_number(status["podIP"])
+    ports = (port for container in spec.get("containers", ()) for port in container.get("ports", ()))
+    published = tuple(
+        Published(key, ip, p.get("protocol", "TCP").lower(), p.get("hostIP", ""), p["hostPort"], p["containerPort"])
+        for p in ports
+        if p.get("hostPort")
+    )
+    return str(spec["nodeName"]), ip, published

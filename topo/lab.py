@@ -62,8 +62,8 @@ class Parts:
     outside: Sequence[Daemon] = ()
     # What runs in the fabric's switches, if their kernels are routers.
     routers: Mapping[str, Sequence[Daemon]] = field(default_factory=dict)
-    # What stands in for what the kernel lacks, a sentence each.
-    substitutes: tuple[str, ...] = ()
+    # What is not as the user may think, a sentence each: what stands in for what the kernel lacks, what does not work.
+    caveats: tuple[str, ...] = ()
 
 
 class NotReady(Exception):
@@ -111,8 +111,8 @@ class Lab:
         self.controller.start()  # first, for it takes longest
         self.agent.start()
         lab = self.store.create(self._lab_object())
-        for text in self.parts.substitutes:
-            record(self.store, lab, "Substituted", text)
+        for text in self.parts.caveats:
+            record(self.store, lab, "Caveat", text)
         planned, forwarding = fabric.routers(self.config), "kernel" if self.parts.routers else "flows"
         for switch in fabric.switches(self.config.fabric):
             host = hosts.Host(switch.name)
@@ -391,7 +391,7 @@ class Lab:
         if self.parts.network.bridged:
             linuxbridge.show_to_iptables(node)
             if self.parts.network.plugins is None:
-                linuxbridge.configure(node, self.parts.network.mtu)
+                linuxbridge.configure(node, self.parts.network.bridge, self.parts.network.mtu)
 
     def _set_ready(self, name: str, ready: bool) -> None:
         words = {"status": "True", "reason": "KubeletReady"} if ready else {"status": "False", "reason": "SwitchDown"}

@@ -15,7 +15,6 @@ from topo.cluster.errors import PlatformError
 from topo.nodes import Node
 from topo.system import inside
 
-BRIDGE = "cni0"
 _FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
@@ -28,14 +27,14 @@ def show_to_iptables(node: Node) -> None:
         _FILTER.write_text("1")
 
 
-def configure(node: Node, mtu: int) -> None:
+def configure(node: Node, name: str, mtu: int) -> None:
     """Make the node's bridge with the gateway's address, MTU in bytes.
 
     Proxy ARP is for pods whose gateway is no address of the node (Calico's 169.254.1.1).
     """
     pid = node.machine.pid
     with inside(pid), IPRoute() as ip:
-        if not ip.link_lookup(ifname=BRIDGE):
-            ip.link("add", ifname=BRIDGE, kind="bridge", address=node.gateway_mac)
-    links.configure(pid, BRIDGE, f"{node.gateway_ip}/{node.pod_cidr.prefixlen}", mtu=mtu)
-    links.sysctl(pid, **{f"net__ipv4__conf__{BRIDGE}__proxy_arp": "1", f"net__ipv4__conf__{BRIDGE}__rp_filter": "0"})
+        if not ip.link_lookup(ifname=name):
+            ip.link("add", ifname=name, kind="bridge", address=node.gateway_mac)
+    links.configure(pid, name, f"{node.gateway_ip}/{node.pod_cidr.prefixlen}", mtu=mtu)
+    links.sysctl(pid, **{f"net__ipv4__conf__{name}__proxy_arp": "1", f"net__ipv4__conf__{name}__rp_filter": "0"})

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_network
 from pathlib import Path
 from typing import Any
 
-from topo import fabric, links, linuxbridge
+from topo import fabric, links
 from topo.cluster.errors import InputError
 from topo.cluster.network import PodNetwork
 from topo.cluster.store import Object
@@ -211,7 +211,7 @@ def _own(node: Node, network: PodNetwork, folder: Path, checksums: bool) -> Netw
         },
     }
     if network.bridged:
-        plugin["bridge"] = linuxbridge.BRIDGE
+        plugin["bridge"] = network.bridge
     values = {"cniVersion": versions.LATEST, "name": "mininetes", "plugins": [plugin]}
     made = conf.parse(json.dumps(values), "10-mininetes.conflist")
     return replace(made, plugins=tuple(_localised(one, node, folder, checksums) for one in made.plugins))
@@ -240,4 +240,4 @@ def _write(network: Network, version: str, folder: Path) -> None:
 
 def _unplugged() -> VethPlugin:
     """Our plugin where only its version is asked."""
-    return VethPlugin(lambda _: LinuxBridge(linuxbridge.BRIDGE), lambda: Executor((), {}))
+    return VethPlugin(lambda _: LinuxBridge(""), lambda: Executor((), {}))

@@ -82,9 +82,9 @@ def _work(lab: Lab, scenario: Scenario, arguments: Namespace, tell: Progress) ->
 
 
 def _run_in(lab: Lab, scenario: Scenario | Comparison, tell: Progress, arguments: Namespace) -> Outcome:
-    """What it found, with what stood in for what this machine's kernel lacks."""
+    """What it found, with what must be known of the lab."""
     outcome = scenario.run(Context(lab, tell, arguments.repeats, arguments.seconds))
-    return replace(outcome, notes=(*outcome.notes, *lab.parts.substitutes))
+    return replace(outcome, notes=(*outcome.notes, *lab.parts.caveats))
 
 
 def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object], arguments: Namespace) -> int:

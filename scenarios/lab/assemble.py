@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,9 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
     for folder in choices.plugins:
         command += ["--plugins", str(folder.resolve())]
         agent += ["--plugins", str(folder.resolve())]
+    network = _network(cni, proxy, config)
     return Parts(
-        network=_network(cni, proxy, config),
+        network=network,
         controller=command,
         agent=agent,
         confirms=OURS in choices.controllers,
@@ -76,9 +77,9 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         seed=choices.seed,
         outside=_outside(config, routing),
         routers=_routers(config, routing),
-        substitutes=platform.substitutes(cni.devices(config.cni_options)),
+        caveats=(*platform.substitutes(cni.devices(config.cni_options)), *_unserved(network, cni, proxy)),
         # Where pods hang on a Linux bridge, no flows see what they send each other.
-        enforces=cni.traits_of(config.cni_options).enforces if proxy.attachment == "switch" else (),
+        enforces=cni.traits_of(config.cni_options).enforces if not network.bridged else (),
         identities=cni.identities,
     )
 
@@ -143,14 +144,16 @@ def _network(cni: Cni, proxy: Proxy, config: LabConfig) -> PodNetwork:
     where the fabric's routers would get pods' packets as they are and know nothing of pods."""
     network = cni.plan(fabric.mtu(config.fabric), config.cni_options)
     routing = bgp.of_cni(config.cni_options, config.bgp) if "speaker" in cni.options else bgp.Bgp()
-    if config.fabric.routed and routing.peering != "tor" and cni.traits_of(config.cni_options).encapsulation == "none":
+    traits = cni.traits_of(config.cni_options)
+    is_plain = traits.crosses and traits.encapsulation == "none"
+    if config.fabric.routed and routing.peering != "tor" and is_plain:
         named = f"{cni.name} {cni.variant(config.cni_options)}"
         problem = f"{named} does not wrap pods' packets, and routers between the racks have no routes to pods"
         expected = "l2, a CNI with an overlay, or for calico and kube-router speaker: bird, peering: tor"
         raise InputError("mininetes.fabric.routing", problem, expected)
     if network.plugins is not None:
         return _plugged(podnetwork.check(network, config), proxy)
-    if proxy.attachment != "bridge":
+    if proxy.attachment != "bridge" or network.bridged:
         return network
     if network.tunnel is not None and network.tunnel.type != "vxlan":
         problem = (
@@ -158,6 +161,15 @@ def _network(cni: Cni, proxy: Proxy, config: LabConfig) -> PodNetwork:
         )
         raise InputError("--proxy or networking.kubeProxyMode", problem, "a CNI without a tunnel, or with VXLAN")
     return replace(network, bridged=True)
+
+
+def _unserved(network: PodNetwork, cni: Cni, proxy: Proxy) -> Iterator[str]:
+    """What pods on a bridge miss of a proxy mode that works in the switch."""
+    if network.bridged and proxy.attachment == "switch":
+        yield (
+            f"CNI {cni.name} has pods on a Linux bridge, past the switch: proxy mode {proxy.name} serves them no "
+            "Service and no DNS; kernel-iptables and kernel-nftables do, by endpoints that a pod can reach"
+        )
 
 
 def _plugged(network: PodNetwork, proxy: Proxy) -> PodNetwork:

@@ -71,7 +71,7 @@ def node(lab: RunningLab, name: str) -> str:
 
 def reaches(lab: RunningLab, source: str, target: str) -> bool:
     """Whether an echo comes back."""
-    return lab.ask("exec", source, "--", "ping", "-c1", "-W1", target, ok=False).returncode == 0
+    return lab.ask("exec", source, "--", "ping", "-c1", "-W2", target, ok=False).returncode == 0
 
 
 def frames(lab: RunningLab, link: str, size: int = 200) -> bytes:
@@ -208,3 +208,56 @@ def test_routes_survive_the_death_of_a_nodes_switch(udp: RunningLab) -> None:
     udp.ask("switch", "restart", "worker")
     udp.eventually(lambda: reaches(udp, "one", address(udp, "two")), 20)
     assert reaches(udp, "worker", address(udp, "two"))
+
+
+@pytest.fixture(scope="module")
+def docker(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
+    """docker, with Services by kube-proxy's own rules."""
+    folder = tmp_path_factory.mktemp("docker")
+    lab, pods = write(folder, "docker")
+    text = Path(pods).read_text().replace("containerPort: 8080", "containerPort: 8080, hostPort: 18080", 1)
+    Path(pods).write_text(text + POD.format(name="mate", node="worker") + SERVICE)
+    return start_lab(lab, pods, "--proxy", "kernel-iptables")
+
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: mates}
+spec: {selector: {app: mate}, ports: [{port: 80, targetPort: 8080}]}
+"""
+
+
+def answer(lab: RunningLab, source: str, url: str) -> dict[str, str]:
+    """What the stand-in there says."""
+    return dict(json.loads(lab.exec(source, "curl", "-s", "-m20", f"http://{url}")))
+
+
+def answers(lab: RunningLab, source: str, url: str) -> bool:
+    """Whether anybody does, soon."""
+    return lab.ask("exec", source, "--", "curl", "-s", "-m2", f"http://{url}", ok=False).returncode == 0
+
+
+def test_docker_knows_pods_of_one_node_and_no_way_to_another(docker: RunningLab) -> None:
+    assert reaches(docker, "one", address(docker, "mate")) and reaches(docker, "worker", address(docker, "one"))
+    for source in ("one", "worker", "client"):
+        assert not reaches(docker, source, address(docker, "two"))
+    assert "10.244.2." not in docker.exec("worker", "ip", "route")
+    # What leaves has the node's address, and answers find their way back.
+    assert reaches(docker, "one", "198.51.100.1") and reaches(docker, "two", node(docker, "worker"))
+
+
+def test_docker_publishes_a_port_to_everybody_even_the_container_itself(docker: RunningLab) -> None:
+    published = f"{node(docker, 'worker')}:18080"
+    seen = {who: answer(docker, who, published) for who in ("client", "two", "mate", "one", "worker")}
+    assert {one["pod"] for one in seen.values()} == {"one"}
+    assert seen["client"]["client"] == "172.18.0.1" and seen["two"]["client"] == node(docker, "worker2")
+    assert seen["mate"]["client"] == address(docker, "mate") and seen["one"]["client"] == "10.244.1.1"
+    assert answer(docker, "worker", "127.0.0.1:18080")["pod"] == "one"
+    # Only that port, and only by the node's address.
+    assert not answers(docker, "client", f"{node(docker, 'worker')}:8080")
+
+
+def test_services_reach_only_endpoints_of_the_pods_own_node(docker: RunningLab) -> None:
+    assert answer(docker, "one", docker.service("mates"))["pod"] == "mate"
+    assert not answers(docker, "two", docker.service("mates"))

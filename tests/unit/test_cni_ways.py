@@ -18,10 +18,12 @@ from controllers.compile import pod_bridge, uplink_bridge
 from controllers.flow import fields as f
 from controllers.flow.fields import ip_number
 from controllers.flow.program import check
+from controllers.kernel import docker
 from controllers.simulate import Switch
-from controllers.state import ClusterState, NodeView
+from controllers.state import ClusterState, NodeView, Published
 from controllers.transports import wireguard
-from topo import platform
+from scenarios.lab import assemble
+from topo import labfile, platform
 from topo.cluster.errors import InputError, PlatformError
 from topo.cluster.wiring import GATEWAY_PORT, TUNNEL_PORT, UPLINK_PORT
 
@@ -43,7 +45,8 @@ def views(cni: str, options: Mapping[str, object], far: str = "") -> dict[str, N
 # What the real one gives a pod's interface: calico: "Configure MTU to maximize network performance" (the table of
 # common sizes, and how the MTU is detected: the smallest of what is on). flannel: the backends' own arithmetic, which
 # the pages on them leave out: 50 for vxlan, 28 for udp, 80 for wireguard (an outer IPv6 header's worth). canal: "the
-# flannel network's". kube-router: --auto-mtu takes the node's interface's. weave and cilium have tests of their own.
+# flannel network's". kube-router: --auto-mtu takes the node's interface's. docker: dockerd(8), --mtu: 1500, and it
+# looks at no interface (moby gave that up). weave and cilium have tests of their own.
 MTUS = [
     ("flannel", {"backend": "vxlan"}, 1500, 1450),
     ("flannel", {"backend": "vxlan"}, 9000, 8950),
@@ -68,6 +71,9 @@ MTUS = [
     ("canal", {}, 9000, 8950),
     ("kube-router", {}, 1500, 1500),
     ("kube-router", {}, 9000, 9000),
+    ("docker", {}, 1400, 1500),
+    ("docker", {}, 1500, 1500),
+    ("docker", {}, 9000, 1500),
 ]
 
 
@@ -150,17 +156,28 @@ def pod_event(name: str, node: str, ip: str) -> dict[str, Any]:
     return {"kind": "Pod", "metadata": meta, "spec": {"nodeName": node}, "status": {"podIP": ip, "phase": "Running"}}
 
 
+LAB = {"pod_subnet": "10.244.0.0/16", "service_subnet": "10.96.0.0/16", "cni": "docker", "proxy_mode": "ovs"}
+LAB |= {"fabric_mtu": 1500}
+
+
+def node_event(name: str) -> dict[str, Any]:
+    notes = {"mininetes.dev/mac": "0a:58:ac:12:00:02", "mininetes.dev/gateway-mac": "0a:58:0a:f4:01:01"}
+    addresses = [{"type": "InternalIP", "address": "172.18.0.2"}]
+    spec, status = {"podCIDR": "10.244.1.0/24"}, {"addresses": addresses}
+    return {"kind": "Node", "metadata": {"name": name, "annotations": notes}, "spec": spec, "status": status}
+
+
 def test_every_view_knows_the_addresses_of_all_nodes_pods() -> None:
     state = ClusterState()
     state.apply("Pod", "ADDED", pod_event("b", "node-1", "10.244.1.3"))
     state.apply("Pod", "ADDED", pod_event("a", "node-1", "10.244.1.2"))
-    before = state._addresses
+    before, _ = state._owned()
     assert before == {"node-1": (ip_number("10.244.1.2"), ip_number("10.244.1.3"))}
     state.apply("Pod", "MODIFIED", pod_event("a", "node-1", "10.244.1.2"))
-    assert state._addresses is before
+    assert state._owned()[0] is before
     state.apply("Pod", "DELETED", pod_event("b", "node-1", "10.244.1.3"))
     state.apply("Pod", "MODIFIED", pod_event("a", "node-2", "10.244.2.2"))
-    assert state._addresses == {"node-2": (ip_number("10.244.2.2"),)}
+    assert state._owned()[0] == {"node-2": (ip_number("10.244.2.2"),)}
 
 
 @pytest.mark.parametrize(("routes", "prefixes"), [("block", {"10.244.2.0/26"}), ("pod", {"10.244.2.2", "10.244.2.3"})])
@@ -188,6 +205,7 @@ def test_bird_announces_blocks_of_its_own_pods() -> None:
         ("calico", {"mode": "vxlan", "routes": "block"}, "routes"),
         ("calico", {"routes": "all"}, "routes"),
         ("kube-router", {"routes": "block"}, "routes"),
+        ("docker", {"driver": "overlay"}, "driver"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_by_their_name(
@@ -255,3 +273,59 @@ def test_each_part_of_several_does_its_work_whatever_becomes_of_the_others() -> 
         both.sync(cluster("calico")["node-1"])
     both.close()
     assert done == ["one", "two", "one closed", "two closed"]
+
+
+PUBLISHED = (
+    Published("default/a", A.ip, "tcp", "", 80, 8080),
+    Published("default/a", A.ip, "udp", "172.18.0.2", 443, 5353),
+)
+
+
+def test_docker_publishes_ports_masquerades_what_leaves_and_lets_nothing_else_in() -> None:
+    view = views("docker", {})["node-1"]
+    found = docker.rules(replace(view, published=PUBLISHED[::-1]))
+    assert found["nat"]["DOCKER"] == [
+        "-p tcp -m tcp --dport 80 -j DNAT --to-destination 10.244.1.2:8080",
+        "-d 172.18.0.2 -p udp -m udp --dport 443 -j DNAT --to-destination 10.244.1.2:5353",
+    ]
+    assert found["nat"]["DOCKER-MASQUERADING"] == [
+        "-s 10.244.1.0/24 ! -o docker0 -j MASQUERADE",
+        "-s 10.244.1.2 -d 10.244.1.2 -p tcp -m tcp --dport 8080 -j MASQUERADE",
+        "-s 10.244.1.2 -d 10.244.1.2 -p udp -m udp --dport 5353 -j MASQUERADE",
+    ]
+    assert found["filter"]["DOCKER"] == [
+        "-d 10.244.1.2 ! -i docker0 -o docker0 -p tcp -m tcp --dport 8080 -j ACCEPT",
+        "-d 10.244.1.2 ! -i docker0 -o docker0 -p udp -m udp --dport 5353 -j ACCEPT",
+    ]
+
+
+def test_a_pods_host_ports_are_in_the_view_whether_it_is_on_the_switch_or_not() -> None:
+    state, event = ClusterState(), pod_event("a", "node-1", "10.244.1.2")
+    ports = [{"containerPort": 8080, "hostPort": 80}, {"containerPort": 1}]
+    ports.append({"containerPort": 5353, "hostPort": 443, "protocol": "UDP", "hostIP": "172.18.0.2"})
+    event["spec"]["containers"] = [{"name": "c", "ports": ports}]
+    del event["metadata"]["annotations"]
+    state.apply("Pod", "ADDED", event)
+    assert state._owned() == ({"node-1": (A.ip,)}, {"node-1": PUBLISHED})
+    state.apply("Lab", "ADDED", {"kind": "Lab", "metadata": {"name": "x"}, "spec": LAB})
+    state.apply("Node", "ADDED", node_event("node-1"))
+    view = state.node_view("node-1")
+    assert view is not None and view.published == PUBLISHED and view.addresses == {"node-1": (A.ip,)}
+    event["spec"]["hostNetwork"] = True
+    state.apply("Pod", "MODIFIED", event)
+    assert state._owned() == ({}, {})
+
+
+def test_there_is_no_way_to_other_nodes_pods_for_docker_nor_routes() -> None:
+    view = views("docker", {})["node-1"]
+    assert {cni_of(view).way(view, peer) for peer in view.peers} == {Way.NONE}
+    flows = [x.text() for y in pod_bridge(view, cni_of(view), OVS).values() for x in y.flows]
+    assert not any("10.244.2." in text for text in flows)
+
+
+@pytest.mark.parametrize(("mode", "says"), [("ovs", True), ("kernel-iptables", False)])
+def test_it_is_said_where_a_proxy_mode_cannot_serve_pods_on_a_bridge(mode: str, says: bool) -> None:
+    config = replace(labfile.default_config(), cni="docker", proxy_mode=mode)
+    parts = assemble.parts(config, assemble.Choices(datapath="netdev"))
+    assert parts.network.bridge == "docker0" and parts.enforces == ()
+    assert any("no Service" in text for text in parts.caveats) == says

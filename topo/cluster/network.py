@@ -50,6 +50,7 @@ class PodNetwork:
     gateway: the pods' default gateway address, or "" for the first address of the node's pod CIDR.
     gateway_mac: the gateway's MAC on every node, or "" for one of each node's own.
     bridged: pods are ports of a Linux bridge in their node, and its kernel does what the switch would.
+    bridge: what that is called; the CNI plugin `bridge` calls it cni0.
     routed: the node's kernel has the routes to other nodes' pods, from a routing daemon.
     plugins: CNI plugins of the user's attach the pods, instead of ours.
     """
@@ -60,5 +61,6 @@ class PodNetwork:
     gateway_mac: str = ""
     tunnel: Tunnel | None = None
     bridged: bool = False
+    bridge: str = "cni0"
     routed: bool = False
     plugins: Plugins | None = None

@@ -61,6 +61,9 @@ def test_nodes_reach_pods_and_are_seen_as_themselves(lab: World) -> None:
 
 def test_a_pod_reaches_itself_through_its_service_and_does_not_see_itself(lab: World) -> None:
     answer = lab.ask_from("beside", "10.96.1.1", 80)
+    if not lab.says.crosses:  # docker has its pods on a bridge, past the switch, and no Services: status says so
+        assert "error" in answer, answer
+        return
     assert (answer.get("pod"), answer.get("client")) == ("beside", HAIRPIN_IP), answer
 
 
