@@ -181,11 +181,17 @@ def _denied(direction: str) -> tuple[Action, ...]:
     return Set(f.DROP_REASON, _REASON[direction]), Goto(t.DENY)
 
 
-def _clauses(w: Writer, wanted: tuple[MatchItem, ...], members: Iterable[tuple[clauses.Conjunction, int]]) -> None:
+def _clauses(w: Writer, wanted: tuple[MatchItem, ...], members: Iterable[Member]) -> None:
     """One flow a table and priority, member of every conjunction it serves there."""
     found: dict[tuple[Table, int], list[Conjunction]] = {}
-    for c, clause in members:
-        place = _table(c), clauses.priority(c)
-        found.setdefault(place, []).append(Conjunction(c.number, clause, c.clauses))
+    for member in members:
+        place, action = _membership(member)
+        found.setdefault(place, []).append(action)
     for (table, priority), actions in found.items():
         w.flow(table, priority, wanted, *actions)
+
+
+@lru_cache(maxsize=1 << 17)
+def _membership(member: Member) -> tuple[tuple[Table, int], Conjunction]:
+    c, clause = member
+    return (_table(c), clauses.priority(c)), Conjunction(c.number, clause, c.clauses)

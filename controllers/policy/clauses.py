@@ -64,11 +64,10 @@ class Conjunction:
     peers: tuple[Peer, ...] | None
     ports: tuple[PortMatch, ...] | None
     sources: tuple[PortMatch, ...] | None
-
-    @property
-    def clauses(self) -> int:
-        """How many there are; with one alone no conjunction is needed."""
-        return 1 + (self.peers is not None) + (self.ports is not None) + (self.sources is not None)
+    # How many there are: with one alone no conjunction is needed.
+    clauses: int
+    # What must be enforced for it to have an effect: KIND/DIRECTION.
+    effect: str
 
     def clause(self, what: str) -> int:
         """The number of a clause."""
@@ -97,6 +96,8 @@ class Draft:
         return Conjunction(
             *(self.key, number, self.policy, self.rule, self.tier, self.direction, self.action, *place),
             *(self.subject, self.peers, self.ports, self.sources),
+            1 + sum(clause is not None for clause in (self.peers, self.ports, self.sources)),
+            f"{self.policy.partition(' ')[0]}/{self.direction}",
         )
 
 

@@ -116,6 +116,9 @@ class PolicyIndex:
         # Whether conjunctions must be made anew, and whether those of named ports must be, too.
         self._stale = False
         self._renamed = False
+        # Whom policies isolate: direction, the policy's kind with it, its pods. In a direction of these, only what some
+        # policy allows is allowed.
+        self._closing: list[tuple[str, str, _Group]] = []
         self._nodes: dict[str, tuple[Any, NodePolicies]] = {}
         # What each node's policies were made from last time; and the parts they were made of.
         self._made_from: dict[str, tuple[Any, ...]] = {}
@@ -237,6 +240,8 @@ class PolicyIndex:
             self._places.setdefault(place, {})[group] = None
             for namespace in (group.namespace,) if group.namespace else self._pods_in:
                 labels = self._labels(namespace)
+                if not group.may_be_in(namespace, labels):
+                    continue
                 for pod in (p for p in self._pods_in.get(namespace, {}).values() if group.contains(p, labels)):
                     have.put(pod)
                     self._groups_of[pod.key] = (*self._groups_of.get(pod.key, ()), group)
@@ -268,6 +273,13 @@ class PolicyIndex:
             self._conjunctions[name] = have
         known = self._groups_in
         self._groups_in = {c: self._members(c, known.get(c, ())) for c in self._conjunctions.values()}
+        self._closing = [
+            (direction, f"{policy.key.partition(' ')[0]}/{direction}", self._groups[policy.subject])
+            for policy in self.policies.values()
+            if policy.closes and policy.tier == NAMESPACED
+            for direction in DIRECTIONS
+            if policy.rules(direction) is not None
+        ]
         self._version += 1
 
     def _members(self, c: Conjunction, known: tuple[_Group, ...]) -> tuple[_Group, ...]:
@@ -279,12 +291,16 @@ class PolicyIndex:
     def node(self, name: str, enforced: Collection[str]) -> NodePolicies:
         """What the node must hold. enforced: what has an effect, as KIND/DIRECTION."""
         self._refresh()
-        stamp = self._version, tuple(enforced)
+        stamp, enforced = (self._version, tuple(enforced)), frozenset(enforced)
         have = self._nodes.get(name)
         if have is None or have[0] != stamp:
-            every = self._groups_in.items()
-            here = [c for c, g in every if name in g[0].nodes and _is(c.policy, c.direction, enforced)]
-            isolated = self._isolated(name, enforced)
+            here = [c for c, groups in self._groups_in.items() if name in groups[0].nodes and c.effect in enforced]
+            isolated = {
+                (direction, pod)
+                for direction, effect, group in self._closing
+                if name in group.nodes and effect in enforced
+                for pod in group.nodes[name]
+            }
             source = (*here, frozenset(isolated), *self._changes(here, isolated))
             if have is None or self._made_from.get(name) != source:
                 have = stamp, self._node(name, here, isolated)
@@ -302,13 +318,16 @@ class PolicyIndex:
         others: dict[tuple[str, str], list[Member]] = {}
         ports: dict[tuple[str, str, PortMatch], list[Member]] = {}
         for c in here:
+            member: Member = c, 1
             for pod in self._groups_in[c][0].nodes[name]:
-                subjects.setdefault((c.direction, pod), []).append((c, 1))
+                subjects.setdefault((c.direction, pod), []).append(member)
+            member = c, c.clause(PEER)
             for network in dict.fromkeys(n for peer in c.peers or () for n in self._seen_as(peer, self._in_group)):
-                others.setdefault((c.direction, network), []).append((c, c.clause(PEER)))
+                others.setdefault((c.direction, network), []).append(member)
             for what, matches in ((PORT, c.ports), (SOURCE_PORT, c.sources)):
+                member = c, c.clause(what)
                 for match in matches or ():
-                    ports.setdefault((c.direction, what, match), []).append((c, c.clause(what)))
+                    ports.setdefault((c.direction, what, match), []).append(member)
         governed = [key for key in sorted({*subjects, *isolated}) if self.pods[key[1]].ip]
         keep = _Keep(self._kept.get(name, {}))
         found = NodePolicies(
@@ -322,17 +341,6 @@ class PolicyIndex:
         )
         self._kept[name] = keep.used
         return found
-
-    def _isolated(self, node: str, enforced: Collection[str]) -> set[tuple[str, str]]:
-        """Directions of the node's pods in which only what some policy allows is allowed."""
-        return {
-            (direction, pod)
-            for policy in self.policies.values()
-            if policy.closes and policy.tier == NAMESPACED
-            for direction in DIRECTIONS
-            if policy.rules(direction) is not None and _is(policy.key, direction, enforced)
-            for pod in self._groups[policy.subject].nodes.get(node, ())
-        }
 
     def _in_group(self, group: PodGroup) -> list[Pod]:
         return [self.pods[key] for there in self._groups[group].nodes.values() for key in there]
@@ -350,10 +358,6 @@ class _Keep:
         key = kind, *values
         found = self.used[key] = self._before.get(key) or kind(*values)
         return found
-
-
-def _is(policy: str, direction: str, enforced: Collection[str]) -> bool:
-    return f"{policy.partition(' ')[0]}/{direction}" in enforced
 
 
 def _groups(draft: Draft) -> list[PodGroup]:

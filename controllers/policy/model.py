@@ -207,17 +207,22 @@ class PodGroup:
     within: Block | None = None
     endpoints: bool = False
 
+    def may_be_in(self, namespace: str, labels: Labels) -> bool:
+        """Whether pods of a namespace with these labels, or what is in none, can belong to the group."""
+        if (self.namespace or self.namespaces is None) and namespace != self.namespace:
+            return False
+        if self.namespaces is None or self.namespaces is ANY:
+            return True
+        return self.namespaces.matches(
+            {**labels, NAMESPACE_NAME: namespace} if self.endpoints and namespace else labels
+        )
+
     def contains(self, pod: Pod, namespace_labels: Labels) -> bool:
         """Whether the pod belongs to the group; namespace_labels are those of its own namespace."""
         if pod.host_network or (pod.networks and not self.endpoints):
             return False
-        if (self.namespace or self.namespaces is None) and pod.namespace != self.namespace:
+        if not self.may_be_in(pod.namespace, namespace_labels):
             return False
-        if self.namespaces is not None and self.namespaces is not ANY:
-            if self.endpoints and pod.namespace:
-                namespace_labels = {**namespace_labels, NAMESPACE_NAME: pod.namespace}
-            if not self.namespaces.matches(namespace_labels):
-                return False
         if self.within is not None and not pod.networks and not self.within.contains(pod.ip):
             return False
         labels = pod.endpoint_labels if self.endpoints else pod.labels

@@ -139,6 +139,8 @@ def explain(lab: Lab, source: str, target: str, port: str, listing: Listing) -> 
     whole = cluster(lab)
     source, one = end_of(whole, lab, source)
     target, two = end_of(whole, lab, target)
+    if one.node and two.pod is not None:  # a node asks pods by its address among its own
+        one = replace(one, ip=int(lab.nodes[one.node].gateway_ip))
     asked = [port_of(port, two.pod)] if port else ports_of(lab, target) or [_DEFAULT]
     answers = []
     for protocol, number in asked:

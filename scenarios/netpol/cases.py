@@ -38,11 +38,15 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class PodSpec:
-    """A pod of a case. ports: (name, protocol, number); ip: where its address must be a certain one, else ""."""
+    """A pod of a case. ports: (name, protocol, number); ip: where its address must be a certain one, else "".
+
+    host_network: its address is that of the node it is to be on.
+    """
 
     labels: Mapping[str, str]
     ports: tuple[tuple[str, str, int], ...]
     ip: str = ""
+    host_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +100,10 @@ class World:
         """What one step does, in FORMAT.md's order. ports: of pods that it creates."""
         for name, labels in raw.get("create_ns", {}).items():
             self.namespaces[name] = dict(labels)
-        for key, labels in raw.get("create_pod", {}).items():
-            self.pods[key] = PodSpec(dict(labels), ports)
+        for key, value in raw.get("create_pod", {}).items():
+            self.pods[key] = _pod(value, ports)
         for key, labels in raw.get("label_pod", {}).items():
-            self.pods[key] = PodSpec(dict(labels), self.pods[key].ports, self.pods[key].ip)
+            self.pods[key] = replace(self.pods[key], labels=dict(labels))
         for name, labels in raw.get("label_ns", {}).items():
             self.namespaces[name] = dict(labels)
         for policy in raw.get("apply", ()):
@@ -139,13 +143,19 @@ def filled(thing: Any, addresses: Mapping[str, str]) -> Any:
 def load(file: Path) -> list[Case]:
     """Every case of a file. Raises InputError for a file that is none of cases."""
     try:
-        data = json.loads(file.read_text())
-        return [_case(data, raw, file.name) for raw in data["cases"]]
+        return parse(file.read_text(), str(file))
     except OSError as error:
         raise InputError(str(file), f"cannot be read: {error.strerror}", "a file of policy cases") from error
+
+
+def parse(text: str, name: str) -> list[Case]:
+    """Every case of a file's text. Raises InputError for one that is none of cases."""
+    try:
+        data = json.loads(text)
+        return [_case(data, raw, Path(name).name) for raw in data["cases"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         said = f"is no file of policy cases ({type(error).__name__}: {error})"
-        raise InputError(str(file), said, "the format of docs/policy.md") from error
+        raise InputError(name, said, "the format of docs/policy.md") from error
 
 
 def _case(data: Object, raw: Object, file: str) -> Case:
@@ -162,14 +172,15 @@ def _case(data: Object, raw: Object, file: str) -> Case:
         step = Step({"apply": raw["policies"]}, one)
         return Case(name, source, _serving(cluster, one), (step,), True, file)
     ports = next(iter(cluster.pods.values())).ports if cluster.pods else ()
-    fixed = bool(raw.get("depends_on_pod_ips")) and "cluster" not in raw
+    has_own = bool(cluster.pods) and all(p.ip for p in cluster.pods.values())
+    fixed = bool(raw.get("depends_on_pod_ips")) and ("cluster" not in raw or has_own)
     world, done = World.of(cluster), []
     for step in raw["steps"]:
         world.change(step, ports)
         done.append(Step(step, dict(_scored(step, tuple(world.pods)))))
     given = (raw.get("cluster") or data["cluster"]).get("pod_ips") or data.get("pod_ips") or {}
     if given:
-        pods = {k: PodSpec(p.labels, p.ports, given.get(k, p.ip)) for k, p in cluster.pods.items()}
+        pods = {k: replace(p, ip=given.get(k, p.ip)) for k, p in cluster.pods.items()}
         cluster = Cluster(cluster.namespaces, pods, cluster.services)
     return Case(name, source, cluster, tuple(done), fixed, file)
 
@@ -177,15 +188,17 @@ def _case(data: Object, raw: Object, file: str) -> Case:
 def _cluster(raw: Object) -> Cluster:
     """Pods are labels alone, with ports for all, or each an object of its own."""
     common = tuple(_port_of(text) for text in raw.get("ports", ()))
-    pods = {}
-    for key, value in raw["pods"].items():
-        if "labels" in value and isinstance(value["labels"], dict):
-            ports = tuple((p["name"] or "", p["protocol"], p["port"]) for p in value.get("ports", ()))
-            pods[key] = PodSpec(value["labels"], ports, value.get("ip", ""))
-        else:
-            pods[key] = PodSpec(value, common)
+    pods = {key: _pod(value, common) for key, value in raw["pods"].items()}
     services = {k: _service(s) for k, s in _mapping(raw.get("services")).items()}
     return Cluster(raw["namespaces"], pods, services)
+
+
+def _pod(value: Object, ports: tuple[tuple[str, str, int], ...]) -> PodSpec:
+    """A pod that is labels alone has the given ports."""
+    if not isinstance(value.get("labels"), dict):
+        return PodSpec(dict(value), ports)
+    own = tuple((p["name"] or "", p["protocol"], p["port"]) for p in value.get("ports", ()))
+    return PodSpec(dict(value["labels"]), own, value.get("ip", ""), bool(value.get("hostNetwork")))
 
 
 def _serving(cluster: Cluster, probes: Iterable[Probe]) -> Cluster:

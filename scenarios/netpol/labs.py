@@ -24,7 +24,7 @@ def grouped(cases: Sequence[Case], config: LabConfig) -> list[tuple[LabConfig, l
 
 def fits(case: Case, networks: Sequence[IPv4Network]) -> bool:
     """Whether pods of nodes with these pod CIDRs can have the addresses that the case needs."""
-    fixed = [IPv4Address(p.ip) for p in case.cluster.pods.values() if p.ip]
+    fixed = [IPv4Address(p.ip) for p in case.cluster.pods.values() if p.ip and not p.host_network]
     return not case.needs_addresses or all(any(ip in n for n in networks) for ip in fixed)
 
 
@@ -33,7 +33,8 @@ def _config(case: Case, config: LabConfig) -> LabConfig:
     nodes = len(config.nodes)
     if fits(case, [fabric.pod_cidr(config, i) for i in range(nodes)]):
         return config
-    around = {IPv4Network((p.ip, _BITS), strict=False) for p in case.cluster.pods.values() if p.ip}
+    own = (p.ip for p in case.cluster.pods.values() if p.ip and not p.host_network)
+    around = {IPv4Network((ip, _BITS), strict=False) for ip in own}
     other = (config.service_subnet, config.node_subnet, fabric.CLIENT_NETWORK, fabric.WORLD_NETWORK)
     if len(around) != 1 or any(network.overlaps(one) for network in around for one in other):
         return config

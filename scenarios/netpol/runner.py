@@ -60,6 +60,7 @@ class Runner:
 
     def __init__(self, lab: Lab, prober: Prober) -> None:
         self.lab, self.prober = lab, prober
+        self.services: dict[str, Object] = {}
 
     def run(self, case: Case) -> Outcome:
         """The case from its first step to its last."""
@@ -68,7 +69,7 @@ class Runner:
         if reason:
             return Outcome(case, skipped=reason)
         world = World.of(case.cluster)
-        self._serve({**case.cluster.services, **_from_outside(case)})
+        self.services = {**case.cluster.services, **_from_outside(case)}
         ports = next((p.ports for p in case.cluster.pods.values()), ())
         self._become(world)
         differences: list[Difference] = []
@@ -91,6 +92,9 @@ class Runner:
         for end in sorted(e for e in ends if e.startswith(HOST)):
             if any(IPv4Address(end.removeprefix(HOST)) in network for network in own):
                 return f"{end.removeprefix(HOST)} is no address outside this lab"
+        for probe in (p for s in case.steps for p in s.scored if p.protocol == "SCTP"):
+            if probe.source == EXTERNAL or probe.source.startswith(HOST):
+                return "hosts outside ask by a Service, and which SCTP the switch translates how is not to be relied on"
         return ""
 
     def _become(self, world: World) -> None:
@@ -107,6 +111,8 @@ class Runner:
         for space in store.list("Namespace"):
             if _MARK in space["metadata"].get("annotations", {}) and space["metadata"]["name"] not in world.namespaces:
                 self._delete("Namespace", "", space["metadata"]["name"])
+        spaces = {*world.namespaces, *(key.partition("/")[0] for key in pods)}
+        self._serve({key: service for key, service in self.services.items() if key.partition("/")[0] in spaces})
         for key, pod in pods.items():
             if key in have and key not in gone:
                 store.update(*key_of(pod), partial(_relabel, labels=pod["metadata"]["labels"]))
@@ -165,24 +171,32 @@ class Runner:
     def _pod(self, key: str, spec: PodSpec) -> Object:
         namespace, name = key.split("/")
         ports = [
-            {"containerPort": number, "protocol": protocol, **({"name": label} if label else {})}
+            {
+                "containerPort": number,
+                "protocol": protocol,
+                **({"name": label} if label else {}),
+                **({"hostPort": number} if spec.host_network else {}),
+            }
             for label, protocol, number in spec.ports
         ]
-        notes = {_MARK: "true", **({WANTED_IP: json.dumps([spec.ip])} if spec.ip and self._home(spec.ip) else {})}
+        home = self._home(spec.ip)
+        wanted = {WANTED_IP: json.dumps([spec.ip])} if home and not spec.host_network else {}
+        notes = {_MARK: "true", **wanted}
         return {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "namespace": namespace, "labels": dict(spec.labels), "annotations": notes},
             "spec": {
-                "nodeName": self._home(spec.ip) or self._some_node(name),
+                "nodeName": home or self._some_node(name),
+                **({"hostNetwork": True} if spec.host_network else {}),
                 "containers": [{"name": "c", "image": "none", "ports": ports}],
             },
         }
 
     def _home(self, address: str) -> str:
-        """The node among whose pods the address is, or ""."""
-        nodes = self.lab.nodes.values()
-        return next((n.name for n in nodes if address and IPv4Address(address) in n.pod_cidr), "")
+        """The node whose own the address is, or among whose pods, or ""."""
+        found = IPv4Address(address or 0)
+        return next((n.name for n in self.lab.nodes.values() if found == n.ip or found in n.pod_cidr), "")
 
     def _some_node(self, name: str) -> str:
         """Pods of one name on one node, so that half the pairs cross the fabric."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import policy_world
@@ -9,7 +11,7 @@ import pytest
 
 from controllers.policy.evaluate import judge
 from scenarios.netpol import labs
-from scenarios.netpol.cases import Case, World, load
+from scenarios.netpol.cases import Case, PodSpec, World, load, parse
 from topo import fabric, labfile
 
 DATA = Path(__file__).parents[1] / "data" / "policy"
@@ -52,3 +54,23 @@ def test_cases_of_other_addresses_get_a_lab_of_theirs() -> None:
 def test_a_pod_listens_where_it_is_asked() -> None:
     (case,) = (c for c in CASES if c.name == "multiport allow egress port")
     assert ("", "TCP", 30080) in case.cluster.pods["bar/b"].ports
+
+
+def test_a_pod_may_be_an_object_with_ports_and_an_address_of_its_own() -> None:
+    pod = {"labels": {"app": "a"}, "ip": "10.244.1.9", "ports": [{"name": "web", "protocol": "TCP", "port": 80}]}
+    host = pod | {"ip": "172.18.0.3", "hostNetwork": True}
+    steps = [{"create_pod": {"x/b": pod | {"ip": "10.244.2.9"}}, "probes": []}, {"label_pod": {"x/a": {"app": "c"}}}]
+    case = {
+        "name": "n",
+        "cluster": {"namespaces": {"x": {}}, "pods": {"x/a": pod, "x/h": host}},
+        "steps": steps,
+        "depends_on_pod_ips": True,
+    }
+    (found,) = parse(json.dumps({"cases": [case]}), "f.json")
+    assert found.needs_addresses and found.cluster.pods["x/h"].host_network
+    world = World.of(found.cluster)
+    for step in steps:
+        world.change(step)
+    assert world.pods["x/a"] == PodSpec({"app": "c"}, (("web", "TCP", 80),), "10.244.1.9")
+    assert world.pods["x/b"].ip == "10.244.2.9"
+    assert labs.fits(found, [IPv4Network("10.244.0.0/16")]) and not labs.fits(found, [IPv4Network("10.9.0.0/16")])
