@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
@@ -138,6 +139,8 @@ class NodeView:
     # Addresses of every node's pods, by node, and what this one's publish; on the switch or not.
     addresses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
+    # Through which peer another is reached, by name, where it is not directly.
+    relays: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,7 @@ class ClusterState:
         self._owners: dict[str, Owner] = {}
         self._by_node: ByNode | None = None
         self._home: dict[str, str] = {}
+        self._relays: dict[str, Mapping[str, str]] = {}
         self._service_objects: dict[str, Object] = {}
         self._slices: dict[str, dict[str, Object]] = {}
         self._slice_home: dict[str, str] = {}
@@ -211,6 +215,7 @@ class ClusterState:
                 self.loads.pop(meta["name"], None)
             else:
                 self.nodes[meta["name"]] = node
+            self._put(self._relays, meta["name"], node is None, _relays(thing))
         elif kind == "FabricSwitch":
             self._put(self.switches, meta["name"], gone, _switch(meta["name"], thing["spec"]))
         elif kind == "Outside":
@@ -276,19 +281,8 @@ class ClusterState:
         identities = {pod.key: self.policies.identities.of(pod.key) for pod in pods} if self.lab.identities else {}
         loads = self.loads.get(name, {})
         addresses, published = self._owned()
-        return NodeView(
-            self.lab,
-            node,
-            pods,
-            peers,
-            self.services,
-            outside,
-            loads,
-            policies,
-            identities,
-            addresses,
-            published.get(name, ()),
-        )
+        own = identities, addresses, published.get(name, ()), self._relays.get(name, {})
+        return NodeView(self.lab, node, pods, peers, self.services, outside, loads, policies, *own)
 
     def fabric_view(self, name: str) -> FabricView | None:
         """The view of one fabric switch, or None while it is not known."""
@@ -346,6 +340,11 @@ def _switch(name: str, spec: Object) -> Switch:
     return Switch(
         name, spec["tier"], ports, router and Router(mac_number(router["mac"]), router["subnet"], router["forwarding"])
     )
+
+
+def _relays(thing: Object) -> Mapping[str, str]:
+    found: Mapping[str, str] = json.loads(thing["metadata"].get("annotations", {}).get(wiring.RELAYS, "{}"))
+    return found
 
 
 def _pod(key: str, thing: Object) -> Pod | None:

@@ -75,7 +75,7 @@ def set_group(group: Group) -> bytes:
     """OFPT_GROUP_MOD that makes the group so, whether it exists or not."""
     made = buckets(group)
     fixed = struct.pack("!HBxIH2xI", _ADD_OR_MOD, ofp.OFPGT_SELECT, group.id, len(made), ofp.OFPG_BUCKET_ALL)
-    return _message(ofp.OFPT_GROUP_MOD, fixed + made + (_HASH_SOURCE if group.source_only else _HASH))
+    return _message(ofp.OFPT_GROUP_MOD, fixed + made + _hash(group.hashed))
 
 
 def remove_group(number: int) -> bytes:
@@ -105,8 +105,16 @@ _WEIGHT, _WATCH_PORT = 0, 1
 # (hash algorithm 0). The switch's own default leaves UDP ports out, so that every UDP connection of a pod would go to
 # one endpoint, and every tunnel between two nodes would take one path.
 _HASH = struct.pack("!HHII4x16sQ", 0xFFFF, 40, 0x0000154D, 1, b"dp_hash", 0)
-# The same with method "hash" over one field, the source address with all its bits (an OXM whose value is its mask).
-_HASH_SOURCE = struct.pack("!HHII4x16sQ", 0xFFFF, 48, 0x0000154D, 1, b"hash", 0) + bytes.fromhex("80001604ffffffff")
+
+
+@lru_cache(maxsize=64)
+def _hash(fields: tuple[f.Field, ...]) -> bytes:
+    """The same with method "hash" over these fields with all their bits (an OXM each, whose value is its mask)."""
+    if not fields:
+        return _HASH
+    given = b"".join(_oxm(field.oxm, (1 << field.bits) - 1, None) for field in fields)
+    size = 40 + len(given)
+    return struct.pack("!HHII4x16sQ", 0xFFFF, size, 0x0000154D, 1, b"hash", 0) + given + bytes(-size % 8)
 
 
 def forget(zone: int, translation: Translation) -> bytes:

@@ -263,7 +263,7 @@ def _policy_flows(lab: Lab, node: str) -> int:
 def _compiled(lab: Lab) -> float | None:
     """Milliseconds for the flows of all nodes, from the store's objects; None if the CNI or mode is none of ours."""
     cni = discover(cnis, "CNI").get(lab.config.cni)
-    proxy = discover(proxies, "PROXY").get(lab.config.proxy_mode)
+    proxy = discover(proxies, "PROXY").get(lab.parts.proxy_mode)
     if cni is None or proxy is None:
         return None
     began = time.perf_counter()

@@ -68,6 +68,7 @@ class LabConfig:
     ingress: run an Ingress controller from the start; else one runs only if the manifests have an Ingress for it.
     dns: run the cluster's DNS, at the tenth address of service_subnet.
     dns_upstream: ADDRESS[:PORT] of the resolver asked for names outside the cluster; "" for the machine `client`.
+    proxy_mode: "" for the one that goes with the CNI.
     scenario: what was asked of the scenario that the lab is for, by its options' names.
     """
 
@@ -77,7 +78,7 @@ class LabConfig:
     service_subnet: IPv4Network = IPv4Network("10.96.0.0/16")
     node_subnet: IPv4Network = IPv4Network("172.18.0.0/16")
     node_cidr_bits: int = 24
-    proxy_mode: str = "ovs"
+    proxy_mode: str = ""
     proxy_options: Options = field(default_factory=dict)
     cni: str = "flannel"
     cni_options: Options = field(default_factory=dict)

@@ -41,9 +41,8 @@ def problems(config: LabConfig) -> Iterator[Problem]:
     """Everything that is wrong, each with its lab file field. Later ones may follow from earlier ones."""
     if not manifest_rules.is_subdomain(config.name):
         yield Problem(("name",), f"{show(config.name)} is no lab's name", "a-z, 0-9, '-' and '.', as dev-1")
-    for path, name in ((("networking", "kubeProxyMode"), config.proxy_mode), (("mininetes", "cni"), config.cni)):
-        if not name:
-            yield Problem(path, "the name is empty", "a name")
+    if not config.cni:
+        yield Problem(("mininetes", "cni"), "the name is empty", "a name")
     sizes = list(_sizes(config.fabric))
     if not sizes:  # else there are no racks to have subnets
         yield from _subnets(config)

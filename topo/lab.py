@@ -54,6 +54,7 @@ class Parts:
     tables: Tables
     datapath: str
     seed: int = 0
+    proxy_mode: str = ""
     # What policies the CNI enforces, as KIND/DIRECTION.
     enforces: tuple[str, ...] = ()
     # Whether the CNI knows pods by security identities.
@@ -91,13 +92,14 @@ class Lab:
             random.Random(parts.seed),
             AddressPool(pool) if pool else None,
         )
+        offloads = parts.datapath == "system" and parts.network.offloads
         self.kubelet = Kubelet(
             self.store,
             self.nodes,
             self.mininet,
             self.standin,
             self._connected,
-            lambda node: NodeNetwork(node, parts.network, run / node.name / "cni", parts.datapath == "system"),
+            lambda node: NodeNetwork(node, parts.network, run / node.name / "cni", offloads),
             honour_delay=config.honour_initial_delay,
         )
         self._database = empty_database(run)
@@ -272,7 +274,7 @@ class Lab:
             "pod_subnet": str(config.pod_subnet),
             "service_subnet": str(config.service_subnet),
             "cni": config.cni,
-            "proxy_mode": config.proxy_mode,
+            "proxy_mode": self.parts.proxy_mode,
             "fabric_mtu": self._mtu,
             "attachment": "bridge" if self.parts.network.bridged else "switch",
             "enforces": list(self.parts.enforces),

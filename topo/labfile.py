@@ -166,6 +166,8 @@ class _Reader:
                 out[name] = self.subnet((*path, key), given[key])
         if "kubeProxyMode" in given:
             out["proxy_mode"] = self.text((*path, "kubeProxyMode"), given["kubeProxyMode"])
+            if not out["proxy_mode"]:
+                raise self.error((*path, "kubeProxyMode"), "the name is empty", "a name, or no such field")
         return out
 
     def cni(self, path: _Path, value: Any) -> dict[str, Any]:

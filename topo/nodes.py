@@ -54,7 +54,7 @@ class Machine:
 class Node:
     """A Kubernetes node as planned and built. index: its number in the lab, which decides its addresses.
 
-    subnet: of the fabric, that it is in.
+    subnet: of the fabric, that it is in. link: the subnet that its pods share with others on their link, if they do.
     """
 
     config: NodeConfig
@@ -62,6 +62,7 @@ class Node:
     ip: IPv4Address
     subnet: IPv4Network
     pod_cidr: IPv4Network
+    link: IPv4Network
     attachment: Attachment
     gateway_mac: str
     machine: Machine
@@ -97,6 +98,7 @@ def plan_node(config: LabConfig, network: PodNetwork, node: NodeConfig, index: i
         node_address(config, index),
         node_subnet(config, index),
         cidr,
+        config.pod_subnet if network.one_link else cidr,
         attach(config.fabric, index),
         network.gateway_mac or mac_of(cidr.network_address + 1),
         Machine(host, OpenVSwitch(host, run / node.name, datapath)),
@@ -148,8 +150,10 @@ def node_bridges(node: Node, network: PodNetwork, tables: Tables) -> tuple[Bridg
     to_uplink = Port("patch-ex", wiring.UPLINK_PORT, "patch", (("peer", "patch-int"),))
     to_pods = Port("patch-int", wiring.PATCH_PORT, "patch", (("peer", "patch-ex"),))
     gateway = Port("gw0", wiring.GATEWAY_PORT, "internal", mac=node.gateway_mac)
+    to_seal = [Port(wiring.SEAL_DEVICE, wiring.SEAL_PORT, "internal", mac=wiring.SEAL_MAC)] if network.sealed else []
+    uplinks = (Port("eth0", wiring.WIRE_PORT), to_pods, *to_seal)
     return (
-        Bridge("br-ex", (Port("eth0", wiring.WIRE_PORT), to_pods), mac_of(node.ip), tables["br-ex"]),
+        Bridge("br-ex", uplinks, mac_of(node.ip), tables["br-ex"]),
         Bridge("br-int", (gateway, *tunnel_ports, to_uplink), "", tables["br-int"]),
     )
 

@@ -203,6 +203,7 @@ def _own(node: Node, network: PodNetwork, folder: Path, checksums: bool) -> Netw
         "mtu": network.mtu,
         "onLink": network.on_link,
         "gateway": str(node.gateway_ip) if network.on_link or not network.gateway else network.gateway,
+        "prefixLength": node.link.prefixlen,
         "capabilities": {"ips": True, "mac": True},
         "ipam": {
             "type": IPAM,

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from controllers.agent.neighbours import Announcements
 from controllers.agent.node import NodeAgent, Report
 from controllers.agent.nodeports import NodePorts
 from controllers.cni import Cni
-from controllers.proxy import NodePart, Proxy
+from controllers.proxy import Annotating, NodePart, Proxy
 from controllers.registry import discover
 from controllers.state import ClusterState, NodeView
 from topo.cluster.wiring import PID
@@ -89,7 +90,14 @@ class Agent:
         if proxy.attachment == "switch":
             parts.append(NodePorts(pid))
         own = self.cnis[view.lab.cni].node_part(view.lab, pid, self.run_folder / view.node.name), proxy.node_part(pid)
-        return parts + [part for part in own if part is not None]
+        parts += [part for part in own if part is not None]
+        for part in parts:
+            if isinstance(part, Annotating):
+                part.annotate = partial(self._annotate, view.node.name)
+        return parts
+
+    def _annotate(self, node: str, key: str, value: str) -> None:
+        self.report("annotate", node=node, notes={key: value})
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from controllers.proxy import NodePart
+from controllers.proxy import Annotating, NodePart
 from controllers.state import NodeView
 
 
@@ -13,6 +13,17 @@ class Several:
 
     def __init__(self, *parts: NodePart) -> None:
         self._parts = parts
+
+    @property
+    def annotate(self) -> Callable[[str, str], None]:
+        """Of those that write notes on the node's object (controllers/proxy, Annotating)."""
+        return next((part.annotate for part in self._parts if isinstance(part, Annotating)), lambda key, value: None)
+
+    @annotate.setter
+    def annotate(self, annotate: Callable[[str, str], None]) -> None:
+        for part in self._parts:
+            if isinstance(part, Annotating):
+                part.annotate = annotate
 
     def sync(self, view: NodeView) -> None:
         """All of them. Raises RuntimeError with what any of them said."""

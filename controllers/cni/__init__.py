@@ -79,6 +79,9 @@ class Cni(ABC):
     option: str = "mode"
     # Whether it knows pods by security identities (controllers/identities.py).
     identities: bool = False
+    # The proxy mode if none is asked for, and those of its options that only this one heeds.
+    proxy: str = "ovs"
+    proxy_options: tuple[str, ...] = ()
     # Further options that the lab file may give.
     options: tuple[str, ...] = ("mtu",)
 
@@ -121,6 +124,10 @@ class Cni(ABC):
 
     def devices(self, options: Mapping[str, object]) -> tuple[str, ...]:
         """Kinds of devices of the node's kernel (ip-link(8)) that it uses where they are (topo.system.has_device)."""
+        return ()
+
+    def stand_ins(self, options: Mapping[str, object]) -> tuple[str, ...]:
+        """What it does otherwise than the real one because this machine or emulation could not, a sentence each."""
         return ()
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:

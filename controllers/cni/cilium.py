@@ -7,37 +7,44 @@ others as those of a remote node, so that what claims to come from the receiving
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 from controllers.cni import INGRESS_AND_EGRESS, Cni, Traits, options_of, parts
-from controllers.cni.tunnels import GENEVE, VXLAN, Encapsulation
+from controllers.cni.cilium_options import is_encrypted, load_balancer
+from controllers.cni.tunnels import GENEVE, VXLAN, WIREGUARD, Encapsulation
 from controllers.features.base import drop
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import Copy, Goto, Set
 from controllers.flow.program import Fragment, Writer, match
 from controllers.identities import HOST, REMOTE_NODE, WORLD
-from controllers.state import Node, NodeView
+from controllers.proxy import NodePart
+from controllers.state import Lab, Node, NodeView
+from controllers.transports.sealing import Sealing
+from controllers.transports.wireguard import WireGuard
 from topo.cluster.network import PodNetwork
-from topo.cluster.wiring import TUNNEL_PORT
+from topo.cluster.wiring import TUNNEL_PORT, UPLINK_PORT
 
 _SOURCE = "Cilium, Routing; pkg/mtu"
-# Encapsulation and UDP port of the modes that have one (Cilium, "Routing": 8472 and 6081).
-_TUNNELS: Mapping[str, tuple[Encapsulation, int]] = {"vxlan": (VXLAN, 8472), "geneve": (GENEVE, 6081)}
+_TUNNELS: Mapping[str, Encapsulation] = {"vxlan": VXLAN, "geneve": GENEVE}
+_UDP_PORTS = {"vxlan": 8472, "geneve": 6081}
+# Cilium, "WireGuard Transparent Encryption" and pkg/mtu: it reckons with an outer IPv6 header.
+_DEVICE, _WIREGUARD_PORT, _CILIUMS_WIREGUARD = "cilium_wg0", 51871, 80
 
 
-def _traits(encapsulation: str, mode: str, description: str, needs: str = "") -> Traits:
-    tunnel, port = _TUNNELS.get(mode, (None, 0))
+def _traits(encapsulation: str, overhead: int, description: str, **more: Any) -> Traits:
     return Traits(
         encapsulation,
-        tunnel.overhead if tunnel else 0,
+        overhead,
         "routes per node",
         description,
         policy=INGRESS_AND_EGRESS,
-        needs=needs,
+        encryption=("WireGuard",),
         source=_SOURCE,
-        headers=tunnel.headers if tunnel else (),
-        udp_port=port,
+        **more,
     )
 
 
@@ -46,29 +53,74 @@ class Cilium(Cni):
 
     name = "cilium"
     identities = True
+    proxy, proxy_options = "cilium", ("loadBalancer",)
+    options = ("mtu", "loadBalancer", "encryption")
     variants = {
-        "vxlan": _traits("VXLAN", "vxlan", "every pod a /32; the VNI is the sender's identity"),
+        "vxlan": _traits(
+            "VXLAN",
+            VXLAN.overhead,
+            "every pod a /32; the VNI is the sender's identity",
+            headers=VXLAN.headers,
+            udp_port=_UDP_PORTS["vxlan"],
+        ),
         "geneve": _traits(
             "Geneve",
-            "geneve",
+            GENEVE.overhead,
             "every pod a /32; the VNI is the sender's identity",
-            "geneve in the kernel, on the kernel's datapath",
+            needs="geneve in the kernel, on the kernel's datapath",
+            headers=GENEVE.headers,
+            udp_port=_UDP_PORTS["geneve"],
         ),
-        "native": _traits("none", "native", "every pod a /32, routed over the plain fabric"),
+        "native": _traits("none", 0, "every pod a /32, routed over the plain fabric"),
     }
 
     def plan(self, fabric_mtu: int, options: Mapping[str, object]) -> PodNetwork:
         """Pod MTU is what Cilium gives the route to other nodes: the fabric's less the encapsulation."""
+        carries = self._tunnel(options)
+        # With direct return over native routes clients' packets go on to endpoints in Geneve, and must fit.
+        is_aside = carries != "" and self.variant(options) == "native"
+        size = self.mtu(fabric_mtu - (_TUNNELS[carries].overhead if is_aside else 0), options)
+        tunnel = _TUNNELS[carries].tunnel(f"cilium_{carries}", str(_UDP_PORTS[carries])) if carries else None
+        return PodNetwork(size, on_link=False, tunnel=tunnel, sealed=is_encrypted(options))
+
+    def _tunnel(self, options: Mapping[str, object]) -> str:
+        """Which tunnel nodes have, "" for none. Raises InputError."""
         variant = self.variant(options)
-        tunnel = None
-        if variant in _TUNNELS:
-            encapsulation, port = _TUNNELS[variant]
-            tunnel = encapsulation.tunnel(f"cilium_{variant}", str(port))
-        return PodNetwork(self.mtu(fabric_mtu, options), on_link=False, tunnel=tunnel)
+        is_dsr = load_balancer(options, variant).is_dsr
+        return variant if variant in _TUNNELS else "geneve" if is_dsr else ""
+
+    def traits_of(self, options: Mapping[str, object]) -> Traits:
+        """With WireGuard, outside of whatever the mode wraps packets in."""
+        traits = super().traits_of(options)
+        if not is_encrypted(options):
+            return traits
+        inside = "" if traits.encapsulation == "none" else f"{traits.encapsulation} in "
+        return replace(
+            traits,
+            encapsulation=f"{inside}WireGuard",
+            overhead=traits.overhead + WIREGUARD.overhead,
+            headers=WIREGUARD.headers,
+            udp_port=_WIREGUARD_PORT,
+            needs="wireguard in the kernel, else wireguard-go",
+            sealed=True,
+            margin=_CILIUMS_WIREGUARD - WIREGUARD.overhead,
+        )
+
+    def devices(self, options: Mapping[str, object]) -> tuple[str, ...]:
+        """WireGuard's, if it is asked for."""
+        return ("wireguard",) if is_encrypted(options) else ()
+
+    def node_part(self, lab: Lab, pid: int, run: Path) -> NodePart | None:
+        """WireGuard, if it is asked for."""
+        if not is_encrypted(lab.options.get("cni", {})):
+            return None
+        size = lab.fabric_mtu - _CILIUMS_WIREGUARD
+        return WireGuard(pid, run, _DEVICE, size, _WIREGUARD_PORT, routes=Sealing(pid, _DEVICE, size))
 
     def fragments(self, view: NodeView) -> Iterable[Fragment]:
         """The gateway, whose identity each packet bears, and one route per remote node."""
-        is_overlay = self.variant(options_of(view)) in _TUNNELS
+        options = options_of(view)
+        is_overlay, is_sealed = self.variant(options) in _TUNNELS, is_encrypted(options)
         yield parts.gateway(self.name, view.node.gateway_ip, view.node.gateway_mac)
         yield _reserved()
         for pod in view.pods:
@@ -76,12 +128,20 @@ class Cilium(Cni):
         for peer in view.peers:
             if peer.ready and is_overlay:
                 yield _by_tunnel(view.node, peer)
+            elif peer.ready and is_sealed:
+                yield _by_seal(view.node, peer)
             elif peer.ready:
                 yield parts.by_neighbour(self.name, view.node, peer, peer.pod_cidr)
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:
-        """What comes in for its pods, unless it is wrapped."""
-        return () if self.variant(options_of(view)) in _TUNNELS else (parts.from_wire(self.name, view),)
+        """What comes in for its pods, unless it is wrapped; and what passes the seal."""
+        options = options_of(view)
+        tunnel, is_sealed = self._tunnel(options), is_encrypted(options)
+        if tunnel and is_sealed:
+            yield parts.sealed_tunnel(self.name, view.node, _UDP_PORTS[tunnel])
+        if self.variant(options) not in _TUNNELS:
+            pods = tuple(peer.pod_cidr for peer in view.peers)
+            yield parts.sealed_pods(self.name, view.node, pods) if is_sealed else parts.from_wire(self.name, view)
 
 
 CNI = Cilium()
@@ -121,4 +181,15 @@ def _by_tunnel(node: Node, peer: Node) -> Fragment:
     w.flow(t.L3_FORWARDING, route, match("ip", nw_dst=peer.pod_cidr), Copy(f.IDENTITY, f.TUN_ID), *to_peer)
     own = match("ip", Identity=HOST, nw_dst=peer.pod_cidr)
     w.flow(t.L3_FORWARDING, t.HIGH, own, Set(f.TUN_ID, REMOTE_NODE), *to_peer)
+    return w.fragment()
+
+
+@lru_cache(maxsize=65536)
+def _by_seal(node: Node, peer: Node) -> Fragment:
+    """To the peer's pods as they are, but that br-ex has them sealed; both nodes' kernels take their TTL meanwhile."""
+    w = Writer("cilium", f"route to {peer.pod_cidr}")
+    on = Goto(t.after(t.L3_DEC_TTL))
+    route = t.ROUTE + int(peer.pod_cidr.partition("/")[2])
+    w.flow(t.L3_FORWARDING, route, match("ip", nw_dst=peer.pod_cidr), Set(f.OUT_PORT, UPLINK_PORT), on)
+    w.flow(t.L3_DEC_TTL, t.NORMAL, match("ip", PktSource=f.FROM_UPLINK, nw_src=peer.pod_cidr), on)
     return w.fragment()

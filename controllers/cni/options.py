@@ -31,6 +31,14 @@ def mtu(options: Mapping[str, object], default: int) -> int:
     return value
 
 
+def text(cni: str, options: Mapping[str, object], key: str) -> str:
+    """The option's text, "" if it is not given. Raises InputError for anything else."""
+    value = options.get(key, "")
+    if not isinstance(value, str):
+        raise InputError(f"mininetes.cni.{key}", f"{value!r} is wrong for {cni}", "a text (in quotes)")
+    return value
+
+
 def only(cni: str, options: Mapping[str, object], known: tuple[str, ...]) -> None:
     """Raise InputError if there is an option that the CNI does not have."""
     for key in options:

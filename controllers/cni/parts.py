@@ -12,7 +12,15 @@ from controllers.flow import tables as t
 from controllers.flow.actions import Goto, Output, Set
 from controllers.flow.program import Fragment, Writer, match
 from controllers.state import Node, NodeView, Pod
-from topo.cluster.wiring import GATEWAY_PORT, PATCH_PORT, TUNNEL_PORT, UPLINK_PORT, WIRE_PORT
+from topo.cluster.wiring import (
+    GATEWAY_PORT,
+    PATCH_PORT,
+    SEAL_MAC,
+    SEAL_PORT,
+    TUNNEL_PORT,
+    UPLINK_PORT,
+    WIRE_PORT,
+)
 
 
 def _length(prefix: str) -> int:
@@ -135,3 +143,28 @@ def _from_wire(feature: str, node: Node, to: int) -> Fragment:
 def from_wire(feature: str, view: NodeView) -> Fragment:
     """br-ex: pod packets that cross the fabric as they are go where the pods are: the pod bridge, or the kernel."""
     return _from_wire(feature, view.node, f.LOCAL if view.lab.attachment == "bridge" else PATCH_PORT)
+
+
+@lru_cache(maxsize=4096)
+def sealed_tunnel(feature: str, node: Node, udp_port: int) -> Fragment:
+    """br-ex: a tunnel's packets are sealed on their way out and opened on their way in; open ones are not let in."""
+    w = Writer(feature, f"tunnel of {node.name}, sealed")
+    w.flow(t.UPLINK, t.NORMAL, match("udp", in_port=f.LOCAL, tp_dst=udp_port), *_to_seal())
+    opened = match("udp", in_port=SEAL_PORT, nw_dst=node.ip, tp_dst=udp_port)
+    w.flow(t.UPLINK, t.NORMAL, opened, Set(f.ETH_DST, node.mac), Output(f.LOCAL))
+    w.flow(t.UPLINK, t.HIGH, match("udp", in_port=WIRE_PORT, nw_dst=node.ip, tp_dst=udp_port))
+    return w.fragment()
+
+
+@lru_cache(maxsize=65536)
+def sealed_pods(feature: str, node: Node, prefixes: tuple[str, ...]) -> Fragment:
+    """br-ex: the same for pods' packets that have no tunnel. prefixes: of other nodes' pods."""
+    w = Writer(feature, f"pods of {node.name}, sealed")
+    for prefix in prefixes:
+        w.flow(t.UPLINK, t.NORMAL, match("ip", in_port=PATCH_PORT, nw_dst=prefix), *_to_seal())
+    w.flow(t.UPLINK, t.NORMAL, match("ip", in_port=SEAL_PORT, nw_dst=node.pod_cidr), Output(PATCH_PORT))
+    return w.fragment()
+
+
+def _to_seal() -> tuple[Set, Output]:
+    return Set(f.ETH_DST, f.mac_number(SEAL_MAC)), Output(SEAL_PORT)

@@ -67,4 +67,4 @@ def _same_flow(old: Flow | None, new: Flow) -> bool:
 
 
 def _same_group(old: Group | None, new: Group) -> bool:
-    return old is not None and (old.buckets, old.source_only) == (new.buckets, new.source_only)
+    return old is not None and (old.buckets, old.hashed) == (new.buckets, new.hashed)

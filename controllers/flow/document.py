@@ -22,6 +22,7 @@ _PORTS = (
     ("br-int", f"{wiring.FIRST_POD_PORT} and up", "one for each pod"),
     ("br-ex", wiring.WIRE_PORT, "eth0, the wire to the fabric"),
     ("br-ex", wiring.PATCH_PORT, "patch to br-int"),
+    ("br-ex", wiring.SEAL_PORT, "seal0, the node's kernel where it seals what goes to other nodes"),
     ("br-ex", "LOCAL", "the node's own address"),
 )
 _ZONES = (

@@ -93,20 +93,21 @@ class Bucket:
 class Group:
     """A select group: one bucket per connection, chosen by a hash.
 
-    source_only: by the highest of the buckets' hashes with the source address (rendezvous hashing: a bucket that goes
-    moves only its own sources); else by a hash of addresses and ports, the same for equal ones, in as many slots as
-    the sum of weights over the least weight, or 16 (ovs-ofctl(8), "dp_hash": at most 256).
+    hashed: by the highest of the buckets' hashes with these fields (rendezvous hashing: a bucket that goes moves only
+    its own); without any by a hash of addresses and ports, the same for equal ones, in as many slots as the sum of
+    weights over the least weight, or 16 (ovs-ofctl(8), "dp_hash": at most 256).
     """
 
     id: int
     buckets: tuple[Bucket, ...]
     feature: str
     owner: str
-    source_only: bool = False
+    hashed: tuple[f.Field, ...] = ()
 
     def text(self) -> str:
         """As ovs-ofctl prints it."""
-        method = "selection_method=hash,fields=ip_src," if self.source_only else ""
+        fields = "".join(f"fields={field.oxm.replace('ipv4', 'ip')}," for field in self.hashed)
+        method = f"selection_method=hash,{fields}" if fields else ""
         return f"group_id={self.id},type=select,{method}" + ",".join(b.text() for b in self.buckets)
 
 
@@ -281,9 +282,9 @@ class Writer:
         _check(flow)
         self._flows.append(flow)
 
-    def group(self, number: int, buckets: Iterable[Bucket], source_only: bool = False) -> None:
+    def group(self, number: int, buckets: Iterable[Bucket], hashed: tuple[f.Field, ...] = ()) -> None:
         """Add a select group."""
-        self._groups.append(Group(number, tuple(buckets), self.feature, self.owner, source_only))
+        self._groups.append(Group(number, tuple(buckets), self.feature, self.owner, hashed))
 
     def translates(self, translation: Translation) -> None:
         """Say that datagrams are translated so, for as long as the fragment is wanted."""

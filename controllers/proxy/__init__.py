@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, runtime_checkable
 
 from controllers.flow.program import Fragment
 from controllers.state import NodeView
@@ -17,6 +17,13 @@ class NodePart(Protocol):
 
     def close(self) -> None:
         """End what runs; the node may be gone already."""
+
+
+@runtime_checkable
+class Annotating(Protocol):
+    """A node's part that writes notes on its node's object; whoever runs it sets `annotate` (key, value) first."""
+
+    annotate: Callable[[str, str], None]
 
 
 class Proxy(Protocol):

@@ -49,21 +49,21 @@ def remembered(w: Writer, chosen: EndpointSet, numbered: dict[Endpoint, int]) ->
     return Set(f.SERVICE, chosen.number), for_itself, Resubmit(t.SERVICE_MEMORY)
 
 
-def by_group(w: Writer, chosen: EndpointSet, source_only: bool = False) -> tuple[Action, ...]:
-    """The switch's own choice among the buckets of a group: even, or by weight and source address alone."""
+def by_group(w: Writer, chosen: EndpointSet, hashed: tuple[f.Field, ...] = ()) -> tuple[Action, ...]:
+    """The switch's own choice among the buckets of a group: even, or by weight and a hash of these fields alone."""
     has_memory = bool(chosen.port.affinity)
-    if not has_memory and not source_only:
+    if not has_memory and not hashed:
         w.group(chosen.number, _even([(to(endpoint),) for endpoint in chosen.endpoints]))
         return (ToGroup(chosen.number),)
     numbered = numbers(chosen.endpoints)
     ways: dict[Endpoint, tuple[Action, ...]] = {
         e: (Set(f.ENDPOINT, n), Resubmit(t.ENDPOINT_DNAT)) if has_memory else (to(e),) for e, n in numbered.items()
     }
-    if source_only:
+    if hashed:
         buckets = [Bucket(way, e.weight, number=numbered[e]) for e, way in ways.items()]
     else:
         buckets = _even(list(ways.values()))
-    w.group(chosen.number, buckets, source_only)
+    w.group(chosen.number, buckets, hashed)
     if not has_memory:
         return (ToGroup(chosen.number),)
     w.flow(t.ENDPOINT_CHOICE, t.NORMAL, match("ip", Service=chosen.number, Endpoint=0), ToGroup(chosen.number))

@@ -96,7 +96,7 @@ class MaglevHashing:
 
     def choose(self, w: Writer, chosen: EndpointSet) -> tuple[Action, ...]:
         """A group that hashes the source address."""
-        return by_group(w, chosen, source_only=True)
+        return by_group(w, chosen, (f.IP_SRC,))
 
 
 class LeastConnection:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 from nacl.bindings import crypto_scalarmult_base
 
@@ -39,13 +40,33 @@ _SOCKETS = "/run/wireguard"
 _OWN_SOCKETS = f"mkdir -p {_SOCKETS} && mountpoint -q {_SOCKETS} || mount -t tmpfs none {_SOCKETS}"
 
 
-class WireGuard:
-    """One node's device, its peers, and the routes through it. run: the node's folder, whose parent is the lab's."""
+class Routes(Protocol):
+    """What leads to and from the device."""
 
-    def __init__(self, pid: int, run: Path, device: str, mtu: int, port: int = PORT, behind: Behind = everyone) -> None:
+    def sync(self, node: Node, peers: Sequence[Node]) -> None:
+        """Make it so. Raises OSError or RuntimeError."""
+
+
+class WireGuard:
+    """One node's device, its peers, and the routes through it. run: the node's folder, whose parent is the lab's.
+
+    routes: if not those to the peers' pods; then the peers' own addresses are behind the device too.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        run: Path,
+        device: str,
+        mtu: int,
+        port: int = PORT,
+        behind: Behind = everyone,
+        routes: Routes | None = None,
+    ) -> None:
         self._pid, self._device, self._port, self._behind = pid, device, port, behind
         self._secret = lab_secret(run.parent / "wireguard.secret")
-        self._routes = DeviceRoutes(pid, device, mtu)
+        self._has_nodes = routes is not None
+        self._routes = routes or DeviceRoutes(pid, device, mtu)
         # None: the kernel does it.
         self._program = None if has_device("wireguard") else LastingProgram(pid, run, device, self._again)
         self._is_there = False
@@ -75,7 +96,7 @@ class WireGuard:
                 run_in(self._pid, "ip", "link", "add", self._device, "type", "wireguard")
             self._is_there = True
         peers = self._behind(view)
-        text = configuration(self._secret, view.node, peers, self._port)
+        text = configuration(self._secret, view.node, peers, self._port, self._has_nodes)
         if text != self._told:
             run_in(self._pid, "wg", "syncconf", self._device, "/dev/stdin", text=text)
             self._told = text
@@ -134,12 +155,16 @@ def public_key(secret: bytes, node: str) -> str:
     return _text(crypto_scalarmult_base(private_key(secret, node)))
 
 
-def configuration(secret: bytes, node: Node, peers: Sequence[Node], port: int) -> str:
-    """What wg(8) reads: who is where, and whose packets may come from whom (cryptokey routing)."""
+def configuration(secret: bytes, node: Node, peers: Sequence[Node], port: int, has_nodes: bool = False) -> str:
+    """What wg(8) reads: who is where, and whose packets may come from whom (cryptokey routing).
+
+    has_nodes: packets of the nodes themselves, beside those of their pods.
+    """
     lines = ["[Interface]", f"PrivateKey = {_text(private_key(secret, node.name))}", f"ListenPort = {port}"]
     for peer in peers:
         lines += ["[Peer]", f"PublicKey = {public_key(secret, peer.name)}"]
-        lines += [f"Endpoint = {ip_text(peer.ip)}:{port}", f"AllowedIPs = {peer.pod_cidr}"]
+        behind = f"{peer.pod_cidr}, {ip_text(peer.ip)}/32" if has_nodes else peer.pod_cidr
+        lines += [f"Endpoint = {ip_text(peer.ip)}:{port}", f"AllowedIPs = {behind}"]
     return "\n".join(lines) + "\n"
 
 

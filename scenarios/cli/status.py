@@ -61,6 +61,9 @@ def show(status: dict[str, Any], out: Console) -> None:
         if one.row_count:
             out.print()
             out.print(one)
+    for node in status["nodes"]:
+        for peer, relay in node["relays"].items():
+            out.print(f"note: {node['name']} reaches {peer} through {relay}")
     for title in ("notes", "warnings", "waiting"):
         for text in status[title]:
             out.print(f"{title.rstrip('s')}: {escape(text)}")

@@ -46,7 +46,12 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
     """Everything the lab needs to know of the controllers. Raises InputError for names that there are not."""
     cni = choose(discover(cnis, "CNI", choices.plugins), config.cni, "CNI", "--cni or mininetes.cni")
     modes = discover(proxies, "PROXY", choices.plugins)
-    proxy = choose(modes, config.proxy_mode, "proxy mode", "--proxy or networking.kubeProxyMode")
+    mode = config.proxy_mode or cni.proxy
+    proxy = choose(modes, mode, "proxy mode", "--proxy or networking.kubeProxyMode")
+    for key in cni.proxy_options:
+        if key in config.cni_options and mode != cni.proxy:
+            problem = f"proxy mode {mode} does not heed it"
+            raise InputError(f"mininetes.cni.{key}", problem, f"proxy mode {cni.proxy}, as if none is asked for")
     proxy.check(config.proxy_options)
     platform.require_parts(f"proxy mode {proxy.name}", proxy.needs(config.proxy_options))
     for app in choices.controllers:
@@ -77,9 +82,14 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         seed=choices.seed,
         outside=_outside(config, routing),
         routers=_routers(config, routing),
-        caveats=(*platform.substitutes(cni.devices(config.cni_options)), *_unserved(network, cni, proxy)),
+        caveats=(
+            *platform.substitutes(cni.devices(config.cni_options)),
+            *cni.stand_ins(config.cni_options),
+            *_unserved(network, cni, proxy),
+        ),
         # Where pods hang on a Linux bridge, no flows see what they send each other.
         enforces=cni.traits_of(config.cni_options).enforces if not network.bridged else (),
+        proxy_mode=mode,
         identities=cni.identities,
     )
 
@@ -160,6 +170,9 @@ def _network(cni: Cni, proxy: Proxy, config: LabConfig) -> PodNetwork:
             f"proxy mode {proxy.name} has pods on Linux bridges, where CNI {cni.name} would need {network.tunnel.type}"
         )
         raise InputError("--proxy or networking.kubeProxyMode", problem, "a CNI without a tunnel, or with VXLAN")
+    if network.one_link:
+        problem = f"proxy mode {proxy.name} has a Linux bridge in each node, where CNI {cni.name} has one link for all"
+        raise InputError("--proxy or networking.kubeProxyMode", problem, "a proxy mode of flows")
     return replace(network, bridged=True)
 
 

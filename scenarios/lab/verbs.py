@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from scenarios.netpol.prober_client import Prober
 from topo import admission
 from topo.cluster.errors import InputError
 from topo.cluster.store import CLUSTER_SCOPED, Key, Object, key_of, kind_of
+from topo.cluster.wiring import RELAYS
 from topo.config import NodeConfig
 from topo.control.events import record
 from topo.control.workloads import is_ending, is_ready
@@ -53,7 +55,7 @@ def apply_objects(lab: Lab, objects: Sequence[Object]) -> list[dict[str, Any]]:
             record(
                 lab.store, thing, "NoController", "nothing in this lab serves Ingresses; `up --ingress` starts nginx"
             )
-        said = list(policies.warnings(thing, lab.parts.enforces, lab.config.cni, lab.config.proxy_mode))
+        said = list(policies.warnings(thing, lab.parts.enforces, lab.config.cni, lab.parts.proxy_mode))
         for text in said:
             record(lab.store, lab.store.get(*key_of(thing)) or thing, "NoEffect", text)
         done.append({"kind": kind_of(thing), "name": name, "outcome": outcome, "warnings": said})
@@ -105,7 +107,7 @@ def status(lab: Lab) -> dict[str, Any]:
     return {
         "lab": lab.config.name,
         "cni": lab.config.cni,
-        "proxy": lab.config.proxy_mode,
+        "proxy": lab.parts.proxy_mode,
         "datapath": lab.parts.datapath,
         "fabric": {"shape": lab.config.fabric.shape, "switches": list(lab.switches), "links": link_names(lab)},
         "nodes": [
@@ -115,6 +117,7 @@ def status(lab: Lab) -> dict[str, Any]:
                 "podCIDR": str(n.pod_cidr),
                 "pods": sum(s.node is n for s in list(lab.kubelet.sandboxes.values())),
                 "attached": f"{n.attachment.switch} eth{n.attachment.port}",
+                "relays": _relays(lab, n.name),
             }
             for n in lab.nodes.values()
         ],
@@ -344,6 +347,13 @@ def _policy_matrix(request: Request) -> Any:
         return policies.matrix(request.lab, values["ports"], values["namespaces"])
     with Prober() as prober:
         return policies.matrix(request.lab, values["ports"], values["namespaces"], prober)
+
+
+def _relays(lab: Lab, node: str) -> dict[str, str]:
+    """Through which node the CNI reaches others that it does not reach directly."""
+    found = lab.store.get("Node", "", node) or {"metadata": {}}
+    relays: dict[str, str] = json.loads(found["metadata"].get("annotations", {}).get(RELAYS, "{}"))
+    return relays
 
 
 def _identities(request: Request) -> Any:

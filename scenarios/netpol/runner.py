@@ -131,7 +131,7 @@ class Runner:
         for policy in wanted:
             _, have = store.apply(policy)
             for text in policies.warnings(
-                have, self.lab.parts.enforces, self.lab.config.cni, self.lab.config.proxy_mode
+                have, self.lab.parts.enforces, self.lab.config.cni, self.lab.parts.proxy_mode
             ):
                 record(store, have, "NoEffect", text)
         self.lab.confirm()

@@ -63,6 +63,16 @@ def of_mode(mode: str, ports: Mapping[str, ServicePort] = EVERY_TYPE, **options:
     return lambda: {fragment.key: fragment for fragment in proxy_of(view).fragments(view)}
 
 
+def dsr_view() -> NodeView:
+    """node-1 of a lab with CNI cilium and direct server return."""
+    view = cluster("cilium", mode="geneve", loadBalancer={"mode": "dsr"})["node-1"]
+    return replace(view, services=EVERY_TYPE, lab=replace(view.lab, proxy_mode="cilium"))
+
+
+def services_of(view: NodeView) -> Program:
+    return {fragment.key: fragment for fragment in proxy_of(view).fragments(view)}
+
+
 def uplink(view: NodeView) -> Program:
     return uplink_bridge(view, cni_of(view))
 
@@ -70,8 +80,12 @@ def uplink(view: NodeView) -> Program:
 PROGRAMS: dict[str, Callable[[], Program]] = {
     "br-int-flannel": lambda: pods_only(cluster("flannel")["node-1"]),
     "br-int-calico": lambda: pods_only(cluster("calico")["node-1"]),
+    "br-int-weave": lambda: pods_only(cluster("weave")["node-1"]),
+    "br-int-weave-sleeve": lambda: pods_only(cluster("weave", mode="sleeve")["node-1"]),
     "br-int-cilium": lambda: pods_only(cluster("cilium")["node-1"]),
     "br-ex-cilium-native": lambda: uplink(cluster("cilium", mode="native")["node-1"]),
+    "br-ex-cilium-sealed": lambda: uplink(cluster("cilium", encryption="wireguard")["node-1"]),
+    "br-ex-cilium-native-sealed": lambda: uplink(cluster("cilium", mode="native", encryption="wireguard")["node-1"]),
     "br-ex-flannel": lambda: uplink(cluster("flannel")["node-1"]),
     "br-ex-calico": lambda: uplink(cluster("calico")["node-1"]),
     "service-ports": lambda: services(cluster("flannel")["node-1"]),
@@ -79,6 +93,8 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
     "services-iptables": of_mode("iptables"),
     "services-ipvs-rr": of_mode("ipvs"),
     "services-ipvs-mh": of_mode("ipvs", {BALANCED.key: BALANCED, DATAGRAMS.key: DATAGRAMS}, scheduler="mh"),
+    "services-cilium": of_mode("cilium"),
+    "services-cilium-dsr": lambda: services_of(dsr_view()),
     "services-affinity": of_mode("ovs", {STICKY.key: STICKY}),
     "fabric-leaf": lambda: fabric_switch(fabric()["leaf-1"]),
     "fabric-spine": lambda: fabric_switch(fabric()["spine-1"]),

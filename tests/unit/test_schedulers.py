@@ -150,7 +150,7 @@ def test_sources_and_destinations_are_hashed_alone() -> None:
         assert f"multipath({field},modulo_n,3->Index)" in text
     view, _ = view_of("mh")
     (group,) = (g for p in program_of(view).values() for g in p.groups)  # type: ignore[attr-defined]
-    assert group.source_only and len({b.number for b in group.buckets}) == 3
+    assert group.hashed and len({b.number for b in group.buckets}) == 3
 
 
 def order(scheduler: str, loads: list[Load], *weights: int) -> list[int]:

@@ -47,10 +47,13 @@ class PodNetwork:
 
     mtu: bytes of IP packet of a pod's interface.
     on_link: pods of one node share a subnet (the node's pod CIDR) and ARP for each other; else each is a /32.
+    one_link: all pods of the lab do, in the whole pod subnet.
+    offloads: pods may leave checksums to a datapath that can make them; not where a program takes up their packets.
     gateway: the pods' default gateway address, or "" for the first address of the node's pod CIDR.
     gateway_mac: the gateway's MAC on every node, or "" for one of each node's own.
     bridged: pods are ports of a Linux bridge in their node, and its kernel does what the switch would.
     bridge: what that is called; the CNI plugin `bridge` calls it cni0.
+    sealed: what goes to other nodes passes the node's kernel, which seals it (controllers/transports/sealing.py).
     routed: the node's kernel has the routes to other nodes' pods, from a routing daemon.
     plugins: CNI plugins of the user's attach the pods, instead of ours.
     """
@@ -64,3 +67,6 @@ class PodNetwork:
     bridge: str = "cni0"
     routed: bool = False
     plugins: Plugins | None = None
+    sealed: bool = False
+    one_link: bool = False
+    offloads: bool = True

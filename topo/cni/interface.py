@@ -1,8 +1,9 @@
 """The plugin mininetes-cni: a veth pair from the container to a bridge of the node, Linux' own or Open vSwitch's.
 
 Its fields: `bridge` (a Linux bridge) or `switch` (`bridge` and `database` of an Open vSwitch); `mtu`; `onLink`: whether
-pods of a node share a subnet, else each is a /32 behind `gateway`; `checksumOffload`: whether the switch can do
-without finished checksums; `ipam`. It takes the capabilities ips (for its IPAM plugin) and mac.
+pods of a node share a subnet, as large as `prefixLength` says or else their IPAM plugin, or each is a /32 behind
+`gateway`; `checksumOffload`: whether the switch can do without finished checksums; `ipam`. It takes the capabilities
+ips (for its IPAM plugin) and mac.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from topo.system import inside
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the configuration says, checked. gateway: "" for the one that the IPAM plugin names."""
+    """What the configuration says, checked. gateway: "" for the one that the IPAM plugin names; prefix: 0 for its."""
 
     mtu: int
     on_link: bool
     gateway: str
+    prefix: int
     checksums: bool
     ipam: str
 
@@ -120,6 +122,9 @@ def _settings(config: Mapping[str, Any]) -> Settings:
     if not isinstance(ipam, str) or not ipam:
         raise CniError(Code.INVALID_CONFIG, "ipam.type: is missing", "expected an IPAM plugin, as mininetes-ipam")
     mtu, on_link, gateway = field("mtu", int, 1500), field("onLink", bool, True), field("gateway", str, "")
+    prefix = field("prefixLength", int, 0)
+    if not 0 <= prefix <= 32:
+        raise CniError(Code.INVALID_CONFIG, f"prefixLength: {prefix} is out of range", "expected 1 to 32")
     if not 68 <= mtu <= 65535:  # RFC 791
         raise CniError(Code.INVALID_CONFIG, f"mtu: {mtu} is out of range", "expected 68 to 65535")
     if not on_link and not gateway:
@@ -128,7 +133,7 @@ def _settings(config: Mapping[str, Any]) -> Settings:
         IPv4Address(gateway or "0.0.0.0")
     except ValueError as error:
         raise CniError(Code.INVALID_CONFIG, f"gateway: {error}") from error
-    return Settings(mtu, on_link, gateway, field("checksumOffload", bool, True), ipam)
+    return Settings(mtu, on_link, gateway, prefix, field("checksumOffload", bool, True), ipam)
 
 
 def _require_free(call: Call) -> None:
@@ -159,9 +164,8 @@ def _result(call: Call, settings: Settings, given: Result, host: str) -> Result:
 
 def _placed(one: Address, settings: Settings) -> Address:
     gateway = IPv4Address(settings.gateway) if settings.gateway else one.gateway
-    if settings.on_link:
-        return replace(one, gateway=gateway)
-    return replace(one, address=IPv4Interface(f"{one.address.ip}/32"), gateway=gateway)
+    prefix = (settings.prefix or one.address.network.prefixlen) if settings.on_link else 32
+    return replace(one, address=IPv4Interface(f"{one.address.ip}/{prefix}"), gateway=gateway)
 
 
 def _make(call: Call, settings: Settings, result: Result) -> None:

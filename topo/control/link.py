@@ -13,11 +13,12 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from topo.cluster.store import Store, Watch
+from topo.cluster.store import NotFound, Object, Store, Watch
 from topo.control.feed import feed
 
 LOG = logging.getLogger("mininetes")
@@ -166,6 +167,10 @@ class Controller:
             if waiting is not None:
                 waiting.put(message["answer"])
             return
+        if message["report"] == "annotate":
+            with suppress(NotFound):  # the node may be leaving
+                self.store.update("Node", "", message["node"], lambda thing: _annotate(thing, message["notes"]))
+            return
         with self._changed:
             match message["report"]:
                 case "listening":
@@ -178,3 +183,7 @@ class Controller:
                 case "failure":
                     self.failure = message["text"]
             self._changed.notify_all()
+
+
+def _annotate(thing: Object, notes: Mapping[str, str]) -> None:
+    thing["metadata"].setdefault("annotations", {}).update(notes)

@@ -1,0 +1,96 @@
+"""A node's Weave Net peer: the program controllers/programs/weave.py, which is told of peers and tells of the mesh."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from controllers.flow.fields import ip_text
+from controllers.state import NodeView
+from controllers.transports.lasting import LastingProgram
+from topo.cluster.wiring import RELAYS
+
+LOG = logging.getLogger("mininetes")
+_PROGRAM = Path(__file__).parents[1] / "programs" / "weave.py"
+# Seconds that the program may take until it answers, and between two tries.
+_PATIENCE, _STEP = 10.0, 0.02
+
+
+class WeavePeer:
+    """The program of one node. run: the node's own folder. device: of the sleeve, "" if the switch carries the frames.
+
+    annotate: set by the agent; notes on the node's object through which peers the program says others are reached.
+    """
+
+    def __init__(self, pid: int, run: Path, device: str, password: str) -> None:
+        self._device, self._socket = device, run / "weave.sock"
+        self._key = sha256(password.encode()).hexdigest() if password else ""
+        self._program = LastingProgram(pid, run, "weave", self._again)
+        self.annotate: Callable[[str, str], None] = lambda key, value: None
+        self._view: NodeView | None = None
+        self._line: socket.socket | None = None
+        self._told = ""
+        self._lock = threading.Lock()
+
+    def sync(self, view: NodeView) -> None:
+        """Tell the program who its peers are. Raises OSError or RuntimeError."""
+        with self._lock:
+            self._view = view
+            self._sync(view)
+
+    def close(self) -> None:
+        """End the program."""
+        with self._lock:
+            self._view = None
+            self._program.close()
+
+    def _sync(self, view: NodeView) -> None:
+        own = [view.node.name, ip_text(view.node.ip), str(self._socket)]
+        if self._program.ensure([sys.executable, str(_PROGRAM), *own, *([self._device] if self._device else [])]):
+            self._line = None
+        peers = {peer.name: ip_text(peer.ip) for peer in view.peers}
+        line = json.dumps({"peers": peers, "key": self._key}) + "\n"
+        if self._line is None or line != self._told:
+            self._line = self._line or self._connected()
+            self._line.sendall(line.encode())
+            self._told = line
+
+    def _connected(self) -> socket.socket:
+        """The line to the program, which may just be starting. Raises RuntimeError."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            line = socket.socket(socket.AF_UNIX)
+            try:
+                line.connect(str(self._socket))
+                break
+            except OSError as error:
+                line.close()
+                if time.monotonic() > deadline:
+                    raise RuntimeError("the Weave program does not answer; see its log beside its socket") from error
+                time.sleep(_STEP)
+        threading.Thread(target=self._listen, args=(line,), name="weave", daemon=True).start()
+        return line
+
+    def _listen(self, line: socket.socket) -> None:
+        """Until the program ends, note what it says of the mesh."""
+        try:
+            with line.makefile("rb") as said:
+                for text in said:
+                    self.annotate(RELAYS, json.dumps(json.loads(text)["via"]))
+        except OSError:
+            pass  # it ended; the program's watcher starts another
+
+    def _again(self) -> None:
+        with self._lock:
+            if self._view is not None:
+                try:
+                    self._sync(self._view)
+                except (OSError, RuntimeError) as error:
+                    LOG.warning("%s", error)
