@@ -1,17 +1,23 @@
-"""What of pods' packets is on a link: a capture read by tshark, each packet with its headers, sizes and addresses."""
+"""What of pods' packets is on a link: captured there, read by tshark, each with its headers, sizes and addresses."""
 
 from __future__ import annotations
 
+import socket
+import struct
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from controllers.cni import Traits
 from topo.cluster.errors import PlatformError
+from topo.system import inside
 
 # tshark(1), -T fields: every occurrence of a field, for a packet in a packet has two of each.
 _FIELDS = ("frame.protocols", "ip.len", "ip.src", "ip.dst", "ip.flags.mf", "ip.frag_offset")
+_EVERY_PROTOCOL, _ROOM = 0x0003, 1 << 22  # ETH_P_ALL (linux/if_ether.h); bytes
 # Dissectors that it puts between two headers, which are none themselves.
 _NO_HEADERS = ("ethertype",)
 
@@ -48,17 +54,54 @@ def read(capture: Path, traits: Traits) -> list[Packet]:
     return [_packet(line.split(";")) for line in done.stdout.splitlines()]
 
 
-def on_the_fabric(traits: Traits) -> tuple[str, ...]:
-    """What must stand before a pod's packet between two nodes of one subnet."""
-    return () if traits.only_between_subnets else traits.headers
+class Tap:
+    """Keeps what passes an interface while the block runs: nothing is lost, for who sent it waits for the answer."""
+
+    def __init__(self, pid: int, interface: str) -> None:
+        """pid: a process in the interface's namespace."""
+        with inside(pid):
+            self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EVERY_PROTOCOL))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+        self._sock.bind((interface, 0))
+        self._sock.setblocking(False)
+        self._frames: list[bytes] = []
+
+    def __enter__(self) -> Tap:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._sock:
+            while True:
+                try:
+                    self._frames.append(self._sock.recv(1 << 16))
+                except BlockingIOError:
+                    return
+
+    def packets(self, least: int, traits: Traits) -> list[Packet]:
+        """IP packets of at least so many bytes that it kept. Raises PlatformError."""
+        with tempfile.NamedTemporaryFile(suffix=".pcap") as file:
+            file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 16, 1))  # pcap-savefile(5), Ethernet
+            for frame in self._frames:
+                file.write(struct.pack("<IIII", 0, 0, len(frame), len(frame)) + frame)
+            file.flush()
+            return [packet for packet in read(Path(file.name), traits) if packet.size >= least]
 
 
-def unlike(traits: Traits, packets: Sequence[Packet], ends: Sequence[str], nodes: Sequence[str]) -> list[str]:
+def added(traits: Traits, one_subnet: bool = True) -> tuple[tuple[str, ...], int]:
+    """Headers and bytes that must be added to a pod's packet between two nodes. one_subnet: whether both are in one."""
+    return ((), 0) if one_subnet and traits.only_between_subnets else (traits.headers, traits.overhead)
+
+
+def unlike(
+    traits: Traits, packets: Sequence[Packet], ends: Sequence[str], nodes: Sequence[str], one_subnet: bool = True
+) -> list[str]:
     """What is not as the traits say of packets between two pods; a sentence each.
 
     packets: of the ones that were sent, all. ends, nodes: the pods' addresses, and their nodes'.
     """
-    wanted = on_the_fabric(traits)
+    wanted, _ = added(traits, one_subnet)
     found = [] if packets else ["no packet was seen on the fabric"]
     for packet in packets:
         before, rest = packet.headers[: len(wanted)], packet.headers[len(wanted) :]

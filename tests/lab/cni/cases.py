@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cni.world import NODE_PORT, NODES, OUTSIDE, OUTSIDE_PORT, POD_PORT, World, pod
+from scenarios.measure import wire
 from topo.cluster.wiring import HAIRPIN_IP
 
 HERE, THERE = NODES["worker"], NODES["worker2"]
@@ -73,8 +74,7 @@ def test_packets_on_the_fabric_have_the_headers_and_the_size_that_the_traits_say
     with lab.captured("worker", size, 4) as packets:
         assert lab.ping("asking", lab.ips["across"], size) == "answered"
     assert lab.unlike(packets) == []
-    added = 0 if lab.says.only_between_subnets else lab.says.overhead
-    assert {packet.size for packet in packets} == {size + added}
+    assert {packet.size for packet in packets} == {size + wire.added(lab.says)[1]}
 
 
 def test_the_largest_packet_is_exactly_what_the_pods_mtu_says(lab: World) -> None:
@@ -92,8 +92,8 @@ def test_the_path_takes_no_byte_more_than_the_fabric_has_room_for(lab: World) ->
     for name in ("asking", "across"):
         lab.widen(name, lab.fabric_mtu + 100)
     try:
-        # What a CNI leaves unused its devices may let pass or not.
-        most = lab.fabric_mtu - (0 if lab.says.only_between_subnets else lab.says.overhead)
+        # Of what a CNI leaves unused its devices may let pass some or nothing.
+        most = lab.fabric_mtu - wire.added(lab.says)[1]
         assert lab.ping("asking", lab.ips["across"], size) == "answered"
         assert lab.ping("asking", lab.ips["across"], most + 1) != "answered"
     finally:

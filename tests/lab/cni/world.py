@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +19,15 @@ from running import RunningLab, mininetes
 from services import world as services
 from services.world import Object
 
-from controllers import cni as cnis
-from controllers.cni import Cni, Traits
-from controllers.registry import discover
-from scenarios.lab import assemble
+from controllers.cni import Traits
+from scenarios.lab import assemble, networks
 from scenarios.lab.socket import ask
 from scenarios.measure import place, wire
 from topo import labfile
 from topo.cluster.errors import PlatformError
 
 FABRIC_MTU = 1500
-CNIS: Mapping[str, Cni] = discover(cnis, "CNI")
-# Every variant with its options, by the name that `mininetes list cni` gives it; and each once encrypted that may be.
-VARIANTS: dict[str, tuple[Cni, dict[str, Any]]] = {
-    f"{name} {variant}": (cni, {cni.option: variant}) for name, cni in CNIS.items() for variant in cni.variants
-}
-VARIANTS |= {
-    f"{name} wireguard: true": (cni, {"wireguard": True}) for name, cni in CNIS.items() if "wireguard" in cni.options
-}
+VARIANTS = networks.known()
 # What CNI conflist is given: our plugins, as the user's own.
 CONFLIST = """
 {"cniVersion": "1.1.0", "name": "own", "plugins": [{"type": "mininetes-cni", "mtu": {{.MTU}}, "onLink": true, "ipam":

@@ -1,0 +1,40 @@
+"""The scenarios that compare pod networks, each in few labs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from running import mininetes
+
+
+def run(folder: Path, scenario: str, *options: str) -> Any:
+    """What it found; it must be as expected."""
+    chosen = [word for option in options for word in ("--option", option)]
+    done = mininetes(
+        "run", scenario, "--no-dns", "--json", "--repeats", "1", "--results", str(folder), *chosen, timeout=180
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_cni_traits_shows_what_is_said_beside_what_is_found(tmp_path: Path) -> None:
+    found = run(tmp_path, "cni-traits", "cnis=flannel udp,calico bgp,conflist")
+    said, measured, matrix = (table["rows"] for table in found["tables"])
+    assert [row[0] for row in said] == ["flannel udp", "calico bgp", "conflist host-gw"]
+    udp, bgp, left_out = measured
+    assert udp[1:8] == ["1472", "1472", "1472", "ip:udp", "ip:udp", "28", "28"] and " > flannel0 > " in udp[8]
+    assert bgp[1:8] == ["1500", "1500", "1500", "-", "-", "0", "0"] and "patch-ex" in bgp[8]
+    # No folder with the user's own plugins was given.
+    assert left_out[1].startswith("left out: ") and matrix[2][1] == "left out"
+    assert matrix[0][1:] == matrix[1][1:] == ["kept", "kept", "kept", "hidden", "hidden", "hidden", "kept", "kept"]
+    assert set(found["lab"]["traits"]) == {"flannel udp", "calico bgp"}
+
+
+def test_mtu_shows_a_black_hole_and_that_probing_gets_out_of_it(tmp_path: Path) -> None:
+    found = run(tmp_path, "mtu", "cnis=flannel vxlan", "cases=too large,jumbo")
+    waiting, probing, jumbo = found["tables"][0]["rows"]
+    assert waiting[2:7] == ["1500", "1550", "1450", "1450", "ICMP only"] and waiting[7:9] == ["yes", "0.0"]
+    assert probing[6] == "probing" and float(probing[8]) > 0
+    assert jumbo[2:6] == ["9000", "8950", "8950", "8950"] and float(jumbo[8]) > 0
