@@ -196,7 +196,7 @@ class ClusterState:
         if kind == "Pod":
             self._pod(key, None if gone else thing)
         elif kind == "Attachment":
-            self._attachment(f"attachment{key}", None if gone else thing["spec"])
+            self._attachment(f"attachment:{meta['name']}", None if gone else thing["spec"])
         elif kind == "Service":
             self._put(self._service_objects, key, gone, thing)
             self._stale.add(key)

@@ -52,6 +52,7 @@ class Kubelet:
         self.refusal: InputError | None = None
         self._network_of = network_of
         self._networks: dict[str, NodeNetwork] = {}
+        self._networks_lock = threading.Lock()
         self._attached_any = False
         self._inbox = Inbox()
         # Two, for who ends must not wait with who begins: a switch may be down, or busy with the others.
@@ -166,11 +167,12 @@ class Kubelet:
         return made
 
     def network(self, node: Node) -> NodeNetwork:
-        """The pod network of a node; one that came again under its name has another."""
-        have = self._networks.get(node.name)
-        if have is None or have.node is not node:
-            have = self._networks[node.name] = self._network_of(node)
-        return have
+        """The pod network of a node; one that came again under its name has another. From any thread."""
+        with self._networks_lock:
+            have = self._networks.get(node.name)
+            if have is None or have.node is not node:
+                have = self._networks[node.name] = self._network_of(node)
+            return have
 
     def _make(self, node: Node, pod: Object) -> pods.Sandbox | None:
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]

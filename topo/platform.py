@@ -50,6 +50,8 @@ _PARTS = {
     },
 }
 
+# Where Debian has the reference CNI plugins.
+CNI_PLUGINS = Path("/usr/lib/cni")
 # Where Debian's package frr has its daemons, which are in no PATH.
 FRR = Path("/usr/lib/frr")
 
@@ -73,6 +75,7 @@ def findings() -> list[Finding]:
     found = [_program(name, package, "always") for name, package in PROGRAMS.items()]
     found += [_program(name, package, "measuring and capturing") for name, package in EXTRAS.items()]
     found += [_program(name, package, "Ingress") for name, package in INGRESS.items()]
+    found += [_cni_plugins()]
     found += [_program("bird", "bird2", "BGP between nodes"), _frr()]
     found += [_namespaces(), _tun(), _kernel_datapath(), _sctp()]
     kinds = {"netem": "link delay and loss", "htb": "link bandwidth"}
@@ -169,6 +172,13 @@ def _program(name: str, package: str, needed: str) -> Finding:
 def _frr() -> Finding:
     there = (FRR / "bgpd").exists()
     return Finding("frr", there, str(FRR) if there else "not found", "sudo apt-get install frr", "a router of FRR")
+
+
+def _cni_plugins() -> Finding:
+    there = (CNI_PLUGINS / "bridge").exists()
+    said = str(CNI_PLUGINS) if there else "not found"
+    remedy = "sudo apt-get install containernetworking-plugins"
+    return Finding("CNI plugins", there, said, remedy, "CNI conflist with the reference plugins")
 
 
 def _namespaces() -> Finding:

@@ -59,7 +59,7 @@ def check(network: PodNetwork, config: LabConfig) -> PodNetwork:
         version = agree(found, Executor((*plugins.bins, _OURS), {VETH: _unplugged(), IPAM: Ipam()}))
     except CniError as error:
         place = next((p.where for p in found.plugins if error.plugin in (p.type, p.ipam)), found.where)
-        expected = "plugins in mininetes.cni.binDirs that speak a version of the configuration"
+        expected = "executables in mininetes.cni.binDirs (Debian: containernetworking-plugins) that speak its version"
         raise InputError(place, str(error), expected) from error
     on_switch = found.plugins[0].type == VETH and "bridge" not in found.plugins[0].values
     return replace(network, bridged=not on_switch, plugins=replace(plugins, conf=str(file), version=version))
@@ -82,6 +82,7 @@ class NodeNetwork:
         ours: dict[str, Plugin] = {IPAM: Ipam()}
         delegates = Executor(folders, ours)
         ours[VETH] = VethPlugin(self._ports_of, lambda: delegates)
+        self._foreign = self.network.plugins[0].type != VETH
         _write(self.network, version, folder / "net.d")
         executor = Executor(folders, ours, node.machine.pid)
         self.runtime = Runtime(self.network, version, executor, Cache(folder / "cache"))
@@ -92,8 +93,9 @@ class NodeNetwork:
         host = Host(name)
         attachment = Attachment(pod.container_id(thing), file_of(host.pid), _IFNAME, pod.args(thing), told)
         try:
-            links.no_ipv6(host.pid)
-            links.set_up(host.pid, "lo", True)
+            if self._foreign:  # ours sees to it itself
+                links.no_ipv6(host.pid)
+                links.set_up(host.pid, "lo", True)
             return self._sandbox(key, host, attachment)
         except BaseException:
             host.end()
@@ -107,7 +109,8 @@ class NodeNetwork:
         if inner is None or ip is None:
             self.runtime.delete(attachment)
             raise CniError(Code.INVALID_CONFIG, f"the plugins' result has no IPv4 address of {_IFNAME}")
-        outer = links.peer(host.pid, _IFNAME, self.node.machine.pid)
+        ours = result.interfaces[0].name
+        outer = links.peer(host.pid, _IFNAME, self.node.machine.pid) if self._foreign else ours
         return Sandbox(key, host, self.node, ip, inner.mac, self.node.pod_ports.get(outer, 0), outer, attachment)
 
     def connect(self) -> None:

@@ -189,7 +189,9 @@ def _plugged(network: PodNetwork, proxy: Proxy) -> PodNetwork:
     """The user's CNI plugins with a proxy mode that sees what their pods send. Raises InputError."""
     if network.bridged and proxy.attachment != "bridge":
         problem = f"proxy mode {proxy.name} is flows of the node's switch, which pods of these CNI plugins do not pass"
-        raise InputError("--proxy or networking.kubeProxyMode", problem, "kernel-iptables or kernel-nftables")
+        raise InputError(
+            "--proxy or networking.kubeProxyMode", problem, "kernel-iptables, kernel-ipvs or kernel-nftables"
+        )
     if not network.bridged and proxy.attachment == "bridge":
         problem = f"proxy mode {proxy.name} has pods on Linux bridges, the plugin mininetes-cni has them on the switch"
         raise InputError("--proxy or networking.kubeProxyMode", problem, 'another mode, or "bridge" in the .conflist')

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from scenarios.lab import flows, policies, routes
+from scenarios.lab import cni, flows, policies, routes
 from scenarios.lab.socket import LabError
 from scenarios.netpol.prober_client import Prober
 from topo import admission
@@ -216,6 +216,11 @@ def _exec(request: Request) -> Any:
     return _attached(request, pid, request.values["command"])
 
 
+def _cni(request: Request) -> Any:
+    lab, values = request.lab, request.values
+    return cni.ask(lab, values["command"], values["names"], lambda name: sandbox(lab, name))
+
+
 def _capture(request: Request) -> Any:
     """tcpdump on an interface, its file written to the descriptor that came along."""
     name, interface = place_of_link(request.lab, request.values["link"])
@@ -368,6 +373,7 @@ VERBS: Mapping[str, Callable[[Request], Any]] = {
     "status": _status,
     "exec": _exec,
     "capture": _capture,
+    "cni": _cni,
     "flows": _flows,
     "flow-diff": _flow_diff,
     "controller": _controller,

@@ -207,6 +207,7 @@ def script(folder: Path, text: str) -> Executor:
     [
         ('echo \'{"code": 7, "msg": "bad", "details": "subnet"}\'; exit 1', 7, "plugin script: bad: subnet (code 7)"),
         ("echo oh no >&2; exit 3", 999, "plugin script: ended with status 3: oh no (code 999)"),
+        ("printf 'panic: nil\\n at x' >&2; exit 2", 999, "plugin script: ended with status 2: panic: nil (code 999)"),
         ("echo no JSON", 6, "plugin script: its answer is no JSON object: no JSON (code 6)"),
     ],
 )

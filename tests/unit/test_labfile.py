@@ -143,6 +143,12 @@ def test_switches_and_links() -> None:
     assert labfile.fabric_links(star) == tuple((name, "switch-1") for name in ("control-plane", "worker", "worker2"))
 
 
+def test_folders_of_a_cni_are_seen_from_the_lab_file() -> None:
+    options = "confDir: net.d, binDirs: [/usr/lib/cni, ../bin], mtu: 1400"
+    config = parse(f"{HEAD}mininetes: {{cni: {{name: conflist, {options}}}}}").config
+    assert config.cni_options == {"confDir": "labs/net.d", "binDirs": ["/usr/lib/cni", "labs/../bin"], "mtu": 1400}
+
+
 @pytest.mark.parametrize(
     ("text", "link"),
     [

@@ -208,6 +208,21 @@ def test_view_has_a_nodes_own_attached_pods_and_the_other_nodes() -> None:
     assert [n.name for n in view.peers] == ["n2"]
 
 
+def test_a_container_that_was_attached_by_hand_has_the_flows_of_a_pod() -> None:
+    state = ClusterState()
+    for one in (LAB, node("n1"), node("n2"), pod("a")):
+        state.apply(one["kind"], "ADDED", one)
+    before = state.node_view("n1")
+    spec = {"node": "n1", "ip": "10.244.1.9", "mac": "0a:58:0a:f4:01:09", "port": 30000}
+    attached = {"kind": "Attachment", "metadata": {"name": "n1.mine.eth0"}, "spec": spec}
+    state.apply("Attachment", "ADDED", attached)
+    view = state.node_view("n1")
+    assert before is not None and view is not None
+    assert [(p.ip, p.port) for p in view.pods] == [(ip_number("10.244.1.2"), 10), (ip_number("10.244.1.9"), 30000)]
+    state.apply("Attachment", "DELETED", attached)
+    assert state.node_view("n1") == before
+
+
 def test_endpoints_are_the_ready_ones_of_every_slice_each_once_by_port_name_and_protocol() -> None:
     slices = slice_of("s0", "web", (2, True), (3, False)), slice_of("s1", "web", (4, None), (2, True))
     ports = service("web", ("", "TCP", 80), ("dns", "UDP", 53), ("https", "TCP", 443))

@@ -78,7 +78,8 @@ def _answer(kind: str, status: int, said: str, log: str) -> dict[str, Any] | Non
         return value
     if status != 0 and isinstance(value, dict) and isinstance(value.get("code"), int):
         raise CniError(value["code"], str(value.get("msg", "")), str(value.get("details") or ""), kind)
-    words = (log.strip() or said.strip() or "it printed nothing").splitlines()[-1]
+    lines = (log.strip() or said.strip() or "it printed nothing").splitlines()
+    words = next((line for line in lines if line.startswith("panic:")), lines[-1])  # Go's; what follows says where
     if status == 0:
         raise CniError(Code.UNDECODABLE, "its answer is no JSON object", words, kind)
     raise CniError(Code.INTERNAL, f"ended with status {status}", words, kind)

@@ -9,6 +9,7 @@ ips (for its IPAM plugin) and mac.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -140,8 +141,8 @@ def _require_free(call: Call) -> None:
     """The container's namespace is there, is not the node's, and has no interface of that name."""
     try:
         own = Path("/proc/thread-self/ns/net").stat().st_ino == Path(call.netns).stat().st_ino
-        with inside(call.netns), IPRoute() as ip:
-            taken = bool(ip.link_lookup(ifname=call.ifname))
+        with inside(call.netns):
+            taken = call.ifname in (name for _, name in socket.if_nameindex())
     except OSError as error:
         said = f"CNI_NETNS {call.netns}: no network namespace"
         raise CniError(Code.UNKNOWN_CONTAINER, said, str(error)) from error
@@ -176,7 +177,7 @@ def _make(call: Call, settings: Settings, result: Result) -> None:
         with IPRoute() as ip:
             peer = {"ifname": inner.name, "net_ns_fd": there, "mtu": settings.mtu, "address": inner.mac}
             ip.link("add", ifname=host.name, kind="veth", mtu=settings.mtu, peer=peer)
-            ip.link("set", index=ip.link_lookup(ifname=host.name)[0], state="up")
+            ip.link("set", index=socket.if_nametoindex(host.name), state="up")
     finally:
         os.close(there)
     default = next((str(one.gateway) for one in result.ips if one.gateway), "")

@@ -35,11 +35,11 @@ class Announcing(VethPlugin):
         switch = call.config.get("switch")
         if switch and not call.config.get("bridge"):
             try:
-                client.attach(_object(call, result, switch))
-            except (OSError, LookupError) as error:
+                _announce(_object(call, result, switch))
+            except CniError:
                 with suppress(CniError):
                     super().delete(call)
-                raise CniError(Code.UNAVAILABLE, "the lab does not answer", str(error)) from error
+                raise
         return result
 
     def delete(self, call: Call) -> None:
@@ -62,6 +62,13 @@ def ports_of(config: Mapping[str, Any]) -> Ports:
     return SwitchPorts(switch["bridge"], switch["database"])
 
 
+def _announce(thing: dict[str, Any]) -> None:
+    try:
+        client.attach(thing)
+    except (OSError, LookupError) as error:
+        raise CniError(Code.UNAVAILABLE, "the lab does not answer", str(error)) from error
+
+
 def _name(call: Call, switch: Mapping[str, str]) -> str:
     return f"{switch['node']}.{call.container}.{call.ifname}"
 
@@ -69,7 +76,8 @@ def _name(call: Call, switch: Mapping[str, str]) -> str:
 def _object(call: Call, result: Result, switch: Mapping[str, str]) -> dict[str, Any]:
     port = SwitchPorts(switch["bridge"], switch["database"]).number(host_name(call))
     (address, *_), (inner, *_) = result.ips, result.inside(call.netns)
-    spec = {"node": switch["node"], "ip": str(address.address.ip), "mac": inner.mac, "port": port}
+    spec: dict[str, Any] = {"node": switch["node"], "ip": str(address.address.ip), "mac": inner.mac, "port": port}
+    spec |= {"container": call.container, "ifname": call.ifname}
     return {"apiVersion": GROUP, "kind": "Attachment", "metadata": {"name": _name(call, switch)}, "spec": spec}
 
 

@@ -7,18 +7,21 @@ Calico's annotations for an address and a MAC of a pod's own.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from ipaddress import IPv4Address
 from typing import Any
 from zlib import crc32
 
 from topo.cluster.wiring import WANTED_IP, WANTED_MAC
+from topo.cni.conf import NAME
 
 INGRESS, EGRESS = "kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"
 # Suffixes of a quantity (Kubernetes API, resource.Quantity).
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
+_QUANTITY = re.compile(rf"(\d{{1,18}}(?:\.\d{{1,18}})?)({'|'.join(_UNITS)})", re.ASCII)
 # What a kubelet takes as a rate, in bit/s.
 _LEAST, _MOST = 10**3, 10**15
 
@@ -84,11 +87,8 @@ def _bandwidth(notes: Mapping[str, str]) -> dict[str, int]:
 
 
 def _rate(note: str, text: str) -> int:
-    digits = text.rstrip("kMGTPi")
-    try:
-        rate = int(Decimal(digits) * _UNITS[text[len(digits) :]])
-    except (InvalidOperation, KeyError, ValueError, OverflowError):
-        rate = 0
+    match = _QUANTITY.fullmatch(text)
+    rate = int(Decimal(match[1]) * _UNITS[match[2]]) if match else 0
     if not _LEAST <= rate <= _MOST:
         raise BadPod(f"annotation {note}: {text!r} is no rate; expected bit/s from 1k to 1P, as 10M")
     return rate
@@ -104,4 +104,4 @@ def _address(text: str) -> IPv4Address:
 def container_id(pod: Mapping[str, Any]) -> str:
     """CNI_CONTAINERID: the pod's uid, with which the sandbox comes and goes; a pod from a file may have any uid."""
     uid = str(pod["metadata"]["uid"])
-    return uid if uid.replace("-", "").isalnum() and uid[0].isalnum() else f"pod-{crc32(uid.encode()):08x}"
+    return uid if NAME.fullmatch(uid) else f"pod-{crc32(uid.encode()):08x}"

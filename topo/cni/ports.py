@@ -90,8 +90,11 @@ class SwitchPorts:
         return interface in self._vsctl("list-ports", self.bridge).split()
 
     def number(self, interface: str) -> int:
-        """Its OpenFlow port."""
-        return int(self._vsctl("get", "Interface", interface, "ofport"))
+        """Its OpenFlow port. Raises CniError if the switch gave it none."""
+        number = int(self._vsctl("get", "Interface", interface, "ofport"))
+        if number < 1:  # ovs-vswitchd.conf.db(5): -1 if it could not be added
+            raise CniError(Code.INTERNAL, f"the switch could not add {interface}")
+        return number
 
     def _numbers(self) -> Collection[int]:
         rows = json.loads(self._vsctl("--format=json", "--columns=ofport_request", "list", "Interface"))["data"]

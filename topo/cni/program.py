@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 
@@ -19,6 +20,7 @@ def run(plugin: Plugin) -> int:
         code = Code.IO_FAILURE if isinstance(error, OSError) else Code.UNDECODABLE
         print(json.dumps(CniError(code, "standard input cannot be read", str(error)).object(LATEST)))
         return 1
+    logging.getLogger("mininetes").addHandler(logging.NullHandler())  # the error object says what is to be said
     status, said = serve(plugin, os.environ, text)
     if said:
         print(said)

@@ -91,6 +91,11 @@ class Runtime:
                 asked = request.of_attachment(self.network, plugin, self.version, attachment, last)
                 self._executor.run(plugin.type, attachment.environment("CHECK"), asked)
 
+    def result(self, attachment: Attachment) -> dict[str, Any] | None:
+        """What ADD gave; None if there was none."""
+        found = self._cache.get(self.network, attachment.container, attachment.ifname)
+        return found[1] if found else None
+
     def status(self) -> None:
         """Raise CniError of the first plugin that cannot serve ADD. Before 1.1.0 plugins are not asked."""
         if not versions.at_least(self.version, versions.GC_SINCE):
