@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ class OpenVSwitch:
         if not database.exists():
             shutil.copyfile(empty, database)
         self._daemon("ovsdb-server", str(database), "--remote=punix:db.sock")
-        self._wait_for(self.run / "db.sock", "ovsdb-server")
+        self._await_listener(self.run / "db.sock", "ovsdb-server")
 
     def configure(self, bridges: Sequence[Bridge]) -> None:
         """Write the bridges into the database; vswitchd makes them when it starts."""
@@ -158,9 +159,10 @@ class OpenVSwitch:
             cwd=self.run,
         )
 
-    def _wait_for(self, path: Path, program: str) -> None:
+    def _await_listener(self, path: Path, program: str) -> None:
+        """Until the program takes connections there; its socket is bound, and so has its name, a moment before."""
         deadline = time.monotonic() + 20
-        while not path.exists():
+        while not _listens(path):
             if self.processes[program].poll() is not None or time.monotonic() > deadline:
                 # The log goes with the capsule, so its last words must be said here.
                 log = self.run / f"{program}.log"
@@ -177,6 +179,11 @@ class OpenVSwitch:
             raise PlatformError(
                 f"Open vSwitch of {self.host.name} refused {' '.join(errors)}", "see `mininetes doctor`"
             )
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
 
 
 def _port(bridge: str, port: Port) -> list[str]:

@@ -99,13 +99,14 @@ def test_a_pod_reaches_itself_through_its_service(lab: World) -> None:
 
 
 def test_clients_that_share_a_port_number_do_not_meet_at_their_server(lab: World) -> None:
+    # Their port is none that the kernel of the node gives to others (net.ipv4.ip_local_port_range).
     outside = ("tcp", NODE_IPS[1], 30190)
     kept = {
-        "client": lab.at("client").do("hold", target=outside, names=["one"], source="203.0.113.7", port=45000),
-        "c2": lab.at("c2").do("hold", target=outside, names=["one"], port=45000),
+        "client": lab.at("client").do("hold", target=outside, names=["one"], source="203.0.113.7", port=61500),
+        "c2": lab.at("c2").do("hold", target=outside, names=["one"], port=61500),
         # The node itself, which the others are hidden behind.
-        "worker": lab.at("worker").do("hold", target=("tcp", ip(18), 80), names=["one"], port=45000),
-        "c1": lab.at("c1").do("hold", target=("tcp", ip(18), 80), names=["one"], port=45000),
+        "worker": lab.at("worker").do("hold", target=("tcp", ip(18), 80), names=["one"], port=61500),
+        "c1": lab.at("c1").do("hold", target=("tcp", ip(18), 80), names=["one"], port=61500),
     }
     assert kept == {machine: ["hairpin"] for machine in kept}
     for machine in kept:
