@@ -48,7 +48,7 @@ class Mode:
 
 
 # A switch that sees a dead link leaves it out at once; a far one hears of it from the controller, or by BGP.
-_FAST = {"link down": 0.05, "far link down": 1, "link flaps": 0.05, "spine dead": 0.05}
+_FAST = {"link down": 0.05, "far link down": 1, "link flaps": 1, "spine dead": 0.05}
 _BIRD: dict[str, object] = {"speaker": "bird", "holdTime": 3}
 MODES = {
     "flows": Mode("calico", {}, limits=_FAST),

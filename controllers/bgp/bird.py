@@ -116,15 +116,20 @@ def base(address: str, interface: str = "br-ex") -> Iterator[str]:
     yield f'protocol direct {{ ipv4; interface "{interface}"; }}'
 
 
-def _own(view: NodeView, bgp: Bgp) -> Iterator[str]:
+def own_prefixes(view: NodeView, bgp: Bgp) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What is this node's: its pods, and (as MetalLB and Calico do) Service addresses that it may take traffic for."""
     services = [f"{ip_text(address)}/32" for address in routed_addresses(view.services, view.node)]
     if bgp.service_subnet and view.node.ready:
         services.append(view.lab.service_subnet)
     routes = view.lab.options.get("cni", {}).get("routes", "node")
     addresses = view.addresses.get(view.node.name, ())
-    yield from _static("pods", tuple(blocks.announced(routes, view.node.pod_cidr, addresses)))
-    yield from _static("services", tuple(sorted(services)))
+    return tuple(blocks.announced(routes, view.node.pod_cidr, addresses)), tuple(sorted(services))
+
+
+def _own(view: NodeView, bgp: Bgp) -> Iterator[str]:
+    pods, services = own_prefixes(view, bgp)
+    yield from _static("pods", pods)
+    yield from _static("services", services)
     yield from _announced(bgp.own(view.node.name))
 
 

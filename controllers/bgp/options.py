@@ -13,7 +13,7 @@ from topo.cluster.errors import InputError
 
 # Options of mininetes.cni beside the CNI's own.
 OPTIONS = ("speaker", "peering", "reflectors", "asn", "holdTime", "gracefulRestart", "bfd")
-SPEAKERS = ("controller", "bird")
+SPEAKERS = ("controller", "bird", "ryu")
 PEERINGS = ("mesh", "reflector", "tor")
 OUTSIDE_ROUTERS = ("bird", "frr")
 # Calico, "Configure BGP peering": the default AS number of a cluster.
@@ -49,11 +49,11 @@ class Announced:
 class Bgp:
     """How the nodes of a lab speak BGP.
 
-    speaker: "controller" (a RIB there, routes as flows) or "bird". peering: "mesh" of all nodes; "reflector", with so
-    many nodes as reflectors; "tor", each node with its rack's router. hold_time: seconds without a message after which
-    a session ends. peers: beside the nodes. outside: what routes in the machine outside the cluster, "bird", "frr" or
-    "". service_subnet: whether nodes announce the Services' subnet too. announced: further prefixes of nodes. imports:
-    what nodes do with what other nodes tell them; what no rule is about is taken as it is.
+    speaker: "controller" (a RIB there, routes as flows), "bird" or "ryu" on every node. peering: "mesh" of all nodes;
+    "reflector", with so many nodes as reflectors; "tor", each node with its rack's router. hold_time: seconds without a
+    message after which a session ends. peers: beside the nodes. outside: what routes in the machine outside the
+    cluster, "bird", "frr" or "". service_subnet: whether nodes announce the Services' subnet too. announced: further
+    prefixes of nodes. imports: what nodes do with what other nodes tell them; what no rule is about is taken as it is.
     """
 
     speaker: str = "controller"
@@ -77,7 +77,7 @@ class Bgp:
     @property
     def on_the_wire(self) -> bool:
         """Whether nodes have BGP sessions."""
-        return self.speaker == "bird"
+        return self.speaker != "controller"
 
 
 def read(cni: Mapping[str, object], section: Mapping[str, object]) -> Bgp:
@@ -109,7 +109,21 @@ def read(cni: Mapping[str, object], section: Mapping[str, object]) -> Bgp:
     if given and not found.on_the_wire:
         place = where if given[0] in cni else own
         raise InputError(f"{place}.{given[0]}", "no BGP is spoken on the wire", f"{where}.speaker: bird")
+    if found.speaker == "ryu":
+        _check_ryu(cni, section, found)
     return found
+
+
+def _check_ryu(cni: Mapping[str, object], section: Mapping[str, object], found: Bgp) -> None:
+    """What Ryu 4.34's speaker cannot do (its neighbors' and speaker's settings). Raises InputError."""
+    lacks = [f"mininetes.cni.{key}" for key in ("holdTime", "gracefulRestart", "bfd") if key in cni]
+    lacks += ["mininetes.cni.peering"] if found.peering == "tor" else []
+    lacks += ["mininetes.bgp.import"] if found.imports else []
+    plain = all(one == Announced(one.prefix, one.nodes) for one in found.announced)
+    lacks += [] if plain else ["mininetes.bgp.announce"]
+    if lacks:
+        said = "Ryu's speaker holds sessions for 40 s, and has no BFD, graceful restart, import rules or attributes"
+        raise InputError(lacks[0], said, "mininetes.cni.speaker: bird")
 
 
 def of(lab: Lab) -> Bgp:

@@ -7,12 +7,15 @@ from pathlib import Path
 from controllers.bgp import options as bgp
 from controllers.bgp.daemon import Bird
 from controllers.bgp.originated import Originated
+from controllers.bgp.ryu import RyuSpeaker
 from controllers.proxy import NodePart
 from controllers.state import Lab
 
 
 def node_parts(lab: Lab, pid: int, run: Path) -> list[NodePart]:
-    """Announced prefixes, and BIRD if it is the speaker."""
+    """Announced prefixes, and the speaker."""
     options = bgp.of(lab)
     found: list[NodePart] = [Originated(pid)] if options.announced else []
-    return found + ([Bird(pid, run / "bird")] if options.on_the_wire else [])
+    if options.on_the_wire:
+        found.append(Bird(pid, run / "bird") if options.speaker == "bird" else RyuSpeaker(pid, run / "ryu"))
+    return found

@@ -55,6 +55,14 @@ def bird(routes: Iterable[Route]) -> list[dict[str, Any]]:
     return found
 
 
+def ryu(routes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The best paths that a Ryu speaker has; it shows no others."""
+    return [
+        {"prefix": prefix, "best": True, "origin": "i", "communities": [], **route, "via": [route["via"]]}
+        for prefix, route in sorted(routes.items())
+    ]
+
+
 def text(paths: Iterable[Mapping[str, Any]]) -> str:
     """As `birdc show route` prints it: a star for a path that is used, [where it is from], last AS and origin."""
     lines, last = [], ""

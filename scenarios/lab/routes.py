@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from controllers import cni as cnis
-from controllers.bgp import control, rib_routes, show
+from controllers.bgp import control, rib_routes, ryu, show
 from controllers.bgp import options as bgp
 from controllers.registry import discover
 from controllers.state import ClusterState, NodeView
@@ -16,6 +16,9 @@ from topo.lab import Lab
 def routes(lab: Lab, name: str) -> dict[str, Any]:
     """Every path of the node's table. Raises InputError where there is none."""
     view = _view(lab, name)
+    if view is not None and bgp.of(view.lab).speaker == "ryu":
+        known = show.ryu(ryu.state(lab.run / name / "ryu")["routes"])
+        return {"text": show.text(known), "data": known}
     if view is None or bgp.of(view.lab).on_the_wire:
         lines = _birdc(lab, name, "show route all")
         return {"text": "\n".join(_birdc(lab, name, "show route")), "data": show.bird(control.routes(lines))}
@@ -29,6 +32,10 @@ def sessions(lab: Lab, name: str) -> dict[str, Any]:
     if view is not None and not bgp.of(view.lab).on_the_wire:
         found = [{"name": n.name, "state": "heard" if n.ready else "withdrawn", "note": ""} for n in view.peers]
         return {"text": "\n".join(f"{one['name']:<20} RIB  {one['state']}" for one in found), "data": found}
+    if view is not None and bgp.of(view.lab).speaker == "ryu":
+        up = ryu.state(lab.run / name / "ryu")["sessions"]
+        found = [{"name": address, "state": "Established", "note": f"AS{asn}"} for address, asn in sorted(up.items())]
+        return {"text": "\n".join(f"{one['name']:<16} BGP  up  {one['state']}" for one in found), "data": found}
     lines = _birdc(lab, name, "show protocols")
     found = [{"name": s.name, "state": s.state, "note": s.note} for s in control.sessions(lines).values()]
     return {"text": "\n".join(lines), "data": found}

@@ -153,3 +153,35 @@ def test_a_leaf_that_dies_and_comes_back_takes_its_rack_along(racks: RunningLab)
     assert not pings(racks, "near", far)
     racks.ask("switch", "start", "leaf-2")
     racks.eventually(lambda: pings(racks, "near", far), 20)
+
+
+@pytest.fixture(scope="module")
+def ryu(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
+    if shutil.which("bird") is None:
+        pytest.skip("bird2 is not installed")
+    section = "{outsideRouter: bird, announce: [{prefix: 192.0.2.0/24, nodes: [worker2]}]}"
+    return start(start_lab, tmp_path_factory.mktemp("lab"), "{name: calico, speaker: ryu}", section)
+
+
+def test_ryus_speakers_give_the_nodes_kernels_their_routes(ryu: RunningLab) -> None:
+    assert len(ryu.json("routes", "worker", "--protocols")) >= 2
+    ryu.eventually(lambda: pings(ryu, "near", ryu.pod("far")["ip"]) and pings(ryu, "near", "192.0.2.1"))
+    best = {path["prefix"]: path["via"] for path in ryu.json("routes", "control-plane")}
+    nodes = {n["name"]: n["ip"] for n in ryu.status()["nodes"]}
+    assert best["10.244.1.0/24"] == [nodes["worker"]] and best["192.0.2.0/24"] == [nodes["worker2"]]
+
+
+def test_bird_outside_says_what_ryus_speakers_told_it(ryu: RunningLab) -> None:
+    def shown() -> str:
+        return ryu.exec("client", "birdc", "-s", "/run/mininetes/client/bird.ctl", "show route")
+
+    external = next(s["external"] for s in ryu.status()["services"] if s["name"] == "web")[0]
+    ryu.eventually(lambda: all(p in shown() for p in ("10.244.0.0/24", "10.244.1.0/24", f"{external}/32")), 20)
+    assert ryu.exec("client", "curl", "-s", "-m3", f"http://{external}/")
+
+
+def test_a_killed_speaker_is_started_again_and_has_its_routes_again(ryu: RunningLab) -> None:
+    pid = ryu.exec("worker", "pgrep", "-f", "ryu_speaker /run/mininetes/worker/").split()[0]
+    ryu.exec("worker", "kill", "-9", pid)
+    far = ryu.pod("far")["ip"]
+    ryu.eventually(lambda: len(ryu.json("routes", "worker", "--protocols")) == 3 and pings(ryu, "near", far), 30)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from views import OVS, A, cluster, fabric
 
-from controllers.bgp import bird, control, frr, outside, tor
+from controllers.bgp import bird, control, frr, outside, ryu, tor
 from controllers.bgp.options import Bgp, Peer, of, of_cni
 from controllers.cni.calico import CNI
 from controllers.compile import fabric_switch, pod_bridge, uplink_bridge
@@ -199,6 +199,17 @@ def test_a_peer_that_is_not_ready_stays_a_peer_for_bgp_itself_finds_out_but_is_n
     assert bird.expected(view("node-3")) == {}
 
 
+def test_ryus_speaker_is_told_of_peers_and_of_what_the_node_announces() -> None:
+    said = ryu.wanted(view("node-1", {"speaker": "ryu", "peering": "reflector", "reflectors": 1}))
+    assert said["prefixes"] == ["10.244.1.0/24", "172.18.255.193/32", "172.18.255.194/32"]
+    assert said["neighbours"] == {
+        "172.18.0.3": {"asn": 64512, "client": True, "calls": True},
+        "172.18.0.4": {"asn": 64512, "client": True, "calls": True},
+    }
+    other = ryu.wanted(view("node-2", {"speaker": "ryu", "peering": "reflector", "reflectors": 1}))
+    assert other["neighbours"] == {"172.18.0.2": {"asn": 64512, "client": False, "calls": False}}
+
+
 def test_a_node_of_a_rack_speaks_to_its_router_alone_and_waits_for_it() -> None:
     assert bird.sessions(in_rack()) == ()
     assert list(bird.expected(in_rack())) == ["leaf"]
@@ -216,6 +227,14 @@ def test_a_node_of_a_rack_speaks_to_its_router_alone_and_waits_for_it() -> None:
         (BIRD | {"asn": 23456}, {}, "mininetes.cni.asn"),
         (BIRD | {"bfd": "yes"}, {}, "mininetes.cni.bfd"),
         (BIRD | {"peering": "tor", "asn": 4200000002}, {}, "mininetes.cni.asn"),
+        ({"speaker": "ryu", "bfd": True}, {}, "mininetes.cni.bfd"),
+        ({"speaker": "ryu", "peering": "tor"}, {}, "mininetes.cni.peering"),
+        ({"speaker": "ryu"}, {"import": [{"action": "reject"}]}, "mininetes.bgp.import"),
+        (
+            {"speaker": "ryu"},
+            {"announce": [{"prefix": "192.0.2.0/24", "nodes": ["a"], "med": 1}]},
+            "mininetes.bgp.announce",
+        ),
         (BIRD | {"peering": "star"}, {}, "mininetes.cni.peering"),
         (BIRD | {"reflectors": 3}, {}, "mininetes.cni.reflectors"),
         (BIRD, {"outsideRouter": "cisco"}, "mininetes.bgp.outsideRouter"),
