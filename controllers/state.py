@@ -37,8 +37,9 @@ class Lab:
     enforces: tuple[str, ...] = ()
     # "netdev" (userspace) or "system" (the kernel's).
     datapath: str = "system"
-    # Whether the CNI knows pods by identities (controllers/identities.py).
+    # Whether the CNI knows pods by identities (controllers/identities.py); whether packets to other nodes carry them.
     identities: bool = False
+    carries_identities: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +278,7 @@ class ClusterState:
         pods = tuple(sorted(self._pods.get(name, {}).values(), key=lambda p: p.port))
         peers = tuple(sorted((n for n in self.nodes.values() if n.name != name), key=lambda n: n.name))
         outside = tuple(self.outside.values())
-        policies = self.policies.node(name, self.lab.enforces)
+        policies = self.policies.node(name, self.lab.enforces, self.lab.carries_identities)
         identities = {pod.key: self.policies.identities.of(pod.key) for pod in pods} if self.lab.identities else {}
         loads = self.loads.get(name, {})
         addresses, published = self._owned()

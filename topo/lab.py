@@ -57,8 +57,9 @@ class Parts:
     proxy_mode: str = ""
     # What policies the CNI enforces, as KIND/DIRECTION.
     enforces: tuple[str, ...] = ()
-    # Whether the CNI knows pods by security identities.
+    # Whether the CNI knows pods by security identities, and whether packets to other nodes carry them.
     identities: bool = False
+    carries_identities: bool = False
     # What runs in the machine outside the cluster.
     outside: Sequence[Daemon] = ()
     # What runs in the fabric's switches, if their kernels are routers.
@@ -279,6 +280,7 @@ class Lab:
             "attachment": "bridge" if self.parts.network.bridged else "switch",
             "enforces": list(self.parts.enforces),
             "identities": self.parts.identities,
+            "carries_identities": self.parts.carries_identities,
             "datapath": self.parts.datapath,
             "load_balancer_pool": str(fabric.load_balancer_pool(config) or ""),
             "options": {"cni": dict(config.cni_options), "proxy": dict(config.proxy_options), "bgp": dict(config.bgp)},

@@ -126,6 +126,10 @@ class Cni(ABC):
         """Kinds of devices of the node's kernel (ip-link(8)) that it uses where they are (topo.system.has_device)."""
         return ()
 
+    def carries_identities(self, options: Mapping[str, object]) -> bool:
+        """Whether a packet to another node says which identity has sent it, so that policies can ask for that there."""
+        return False
+
     def stand_ins(self, options: Mapping[str, object]) -> tuple[str, ...]:
         """What it does otherwise than the real one because this machine or emulation could not, a sentence each."""
         return ()

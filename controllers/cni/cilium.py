@@ -106,6 +106,10 @@ class Cilium(Cni):
             margin=_CILIUMS_WIREGUARD - WIREGUARD.overhead,
         )
 
+    def carries_identities(self, options: Mapping[str, object]) -> bool:
+        """In a tunnel's network number."""
+        return self.variant(options) in _TUNNELS
+
     def devices(self, options: Mapping[str, object]) -> tuple[str, ...]:
         """WireGuard's, if it is asked for."""
         return ("wireguard",) if is_encrypted(options) else ()

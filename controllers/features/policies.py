@@ -15,7 +15,7 @@ from controllers.flow import tables as t
 from controllers.flow.actions import Action, Again, Conjunction, Goto, Learn, Resubmit, Set
 from controllers.flow.program import Fragment, MatchItem, Writer, learned_cookie, match
 from controllers.flow.tables import Table
-from controllers.policy import clauses
+from controllers.policy import clauses, peers
 from controllers.policy.clauses import PORT, SOURCE_PORT
 from controllers.policy.index import Member, PeerAddress, PeerPort, Subject
 from controllers.policy.model import ADMIN, ALLOW, BASELINE, EGRESS, INGRESS, LOG, NAMESPACED, PASS, PROTOCOLS
@@ -127,6 +127,8 @@ def _address(address: PeerAddress) -> Fragment:
 
 def _peer(direction: str, network: str) -> tuple[MatchItem, ...]:
     """The match of what controllers/policy/peers.py knows a peer by."""
+    if network.startswith(peers.IDENTITY):
+        return match("ip", Identity=int(network.removeprefix(peers.IDENTITY)))
     text = network.removesuffix("/32")
     return match("ip") if text == "0.0.0.0/0" else match("ip", **{_OTHER[direction]: text})
 

@@ -17,8 +17,7 @@ from controllers.identities import Identities
 from controllers.policy import clauses, peers, read, read_calico
 from controllers.policy.clauses import PEER, PORT, SOURCE_PORT, Conjunction, Draft, PortMatch
 from controllers.policy.evaluate import Cluster
-from controllers.policy.model import DIRECTIONS, NAMESPACED, Pod, PodGroup, Policy
-from controllers.policy.peers import SeenAs
+from controllers.policy.model import DIRECTIONS, INGRESS, NAMESPACED, Pod, PodGroup, Policy
 
 Object = Mapping[str, Any]
 # Of which conjunction, and which of its clauses.
@@ -95,8 +94,7 @@ class _Group:
 class PolicyIndex:
     """Watch events in, what each node must hold out."""
 
-    def __init__(self, seen_as: SeenAs = peers.by_address) -> None:
-        self._seen_as = seen_as
+    def __init__(self) -> None:
         self.policies: dict[tuple[str, str], Policy] = {}
         self.pods: dict[str, Pod] = {}
         self.identities = Identities()
@@ -288,10 +286,14 @@ class PolicyIndex:
             return known
         return tuple(self._groups[g] for g in (c.subject, *(g for p in c.peers or () for g in peers.groups_of(p))))
 
-    def node(self, name: str, enforced: Collection[str]) -> NodePolicies:
-        """What the node must hold. enforced: what has an effect, as KIND/DIRECTION."""
+    def node(self, name: str, enforced: Collection[str], by_identity: bool = False) -> NodePolicies:
+        """What the node must hold. enforced: what has an effect, as KIND/DIRECTION.
+
+        by_identity: who sent a packet is known by the identity that it carries.
+        """
         self._refresh()
-        stamp, enforced = (self._version, tuple(enforced)), frozenset(enforced)
+        identities = self.identities.version if by_identity else 0
+        stamp, enforced = (self._version, tuple(enforced), identities), frozenset(enforced)
         have = self._nodes.get(name)
         if have is None or have[0] != stamp:
             here = [c for c, groups in self._groups_in.items() if name in groups[0].nodes and c.effect in enforced]
@@ -301,9 +303,9 @@ class PolicyIndex:
                 if name in group.nodes and effect in enforced
                 for pod in group.nodes[name]
             }
-            source = (*here, frozenset(isolated), *self._changes(here, isolated))
+            source = (*here, frozenset(isolated), identities, *self._changes(here, isolated))
             if have is None or self._made_from.get(name) != source:
-                have = stamp, self._node(name, here, isolated)
+                have = stamp, self._node(name, here, isolated, by_identity)
             self._made_from[name] = source
             have = self._nodes[name] = stamp, have[1]
         return have[1]
@@ -313,7 +315,10 @@ class PolicyIndex:
         groups = dict.fromkeys(g for c in here for g in self._groups_in[c])
         return [g.change for g in groups] + [self.pods[key].ip for _, key in sorted(isolated)]
 
-    def _node(self, name: str, here: Sequence[Conjunction], isolated: Collection[tuple[str, str]]) -> NodePolicies:
+    def _node(
+        self, name: str, here: Sequence[Conjunction], isolated: Collection[tuple[str, str]], by_identity: bool
+    ) -> NodePolicies:
+        senders = peers.by_identity(self.identities.of) if by_identity else peers.by_address
         subjects: dict[tuple[str, str], list[Member]] = {}
         others: dict[tuple[str, str], list[Member]] = {}
         ports: dict[tuple[str, str, PortMatch], list[Member]] = {}
@@ -322,7 +327,8 @@ class PolicyIndex:
             for pod in self._groups_in[c][0].nodes[name]:
                 subjects.setdefault((c.direction, pod), []).append(member)
             member = c, c.clause(PEER)
-            for network in dict.fromkeys(n for peer in c.peers or () for n in self._seen_as(peer, self._in_group)):
+            seen_as = senders if c.direction == INGRESS else peers.by_address
+            for network in dict.fromkeys(n for peer in c.peers or () for n in seen_as(peer, self._in_group)):
                 others.setdefault((c.direction, network), []).append(member)
             for what, matches in ((PORT, c.ports), (SOURCE_PORT, c.sources)):
                 member = c, c.clause(what)

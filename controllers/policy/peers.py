@@ -1,4 +1,4 @@
-"""How a switch knows who is at the other end: by address. One function, which a CNI that carries identities replaces.
+"""How a switch knows who is at the other end: by address, or by the identity that a CNI's packets carry.
 
 The counterpart is `_peer` of controllers/features/policies.py, which makes a match of what is given here.
 """
@@ -13,6 +13,8 @@ from controllers.policy.model import Block, Others, Peer, Pod, PodGroup
 
 # The pods and network sets of a group.
 Members = Callable[[PodGroup], Iterable[Pod]]
+# What stands before an identity's number, where networks stand alone.
+IDENTITY = "identity "
 # A peer -> what a packet of theirs can be known by.
 SeenAs = Callable[[Peer, Members], Iterable[str]]
 
@@ -25,6 +27,21 @@ def by_address(peer: Peer, members: Members) -> Iterable[str]:
         without = [network for pod in members(peer.without) for network in _networks(pod)]
         return Block(tuple(by_address(peer.of, members)), tuple(without)).covering()
     return [network for pod in members(peer) for network in _networks_within(pod, peer.within)]
+
+
+def by_identity(identity_of: Callable[[str], int]) -> SeenAs:
+    """Of a group chosen by labels alone, the identities: pods of equal labels share one. Others by address.
+
+    identity_of: a pod's, by its key.
+    """
+
+    def seen_as(peer: Peer, members: Members) -> Iterable[str]:
+        if not isinstance(peer, PodGroup) or peer.within is not None or peer.named is not None:
+            return by_address(peer, members)
+        pods = [pod for pod in members(peer) if not pod.networks]
+        return sorted({f"{IDENTITY}{number}" for pod in pods if (number := identity_of(pod.key))})
+
+    return seen_as
 
 
 def groups_of(peer: Peer) -> tuple[PodGroup, ...]:

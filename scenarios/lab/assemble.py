@@ -91,6 +91,7 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         enforces=cni.traits_of(config.cni_options).enforces if not network.bridged else (),
         proxy_mode=mode,
         identities=cni.identities,
+        carries_identities=cni.carries_identities(config.cni_options),
     )
 
 

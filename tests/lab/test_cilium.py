@@ -150,6 +150,27 @@ def test_the_endpoints_node_answers_a_client_of_another_node_itself(lab: Running
     assert f"{asked}.30080 > {client}" not in first.text
 
 
+POLICY = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: only-a}
+spec:
+  podSelector: {matchLabels: {name: b}}
+  policyTypes: [Ingress]
+  ingress: [{from: [{podSelector: {matchLabels: {name: a}}}]}]
+"""
+
+
+def test_a_policy_asks_for_the_identity_that_the_tunnel_brings(lab: RunningLab, tmp_path: Path) -> None:
+    lab.apply(POLICY, tmp_path)
+    url = f"http://{ip(lab, 'b')}:8080/"
+    assert '"pod": "b"' in lab.exec("a", "curl", "-s", "-m", "5", url)
+    assert lab.exec("c", "curl", "-s", "-m", "1", url, ok=False) == ""
+    asked = [flow["flow"] for flow in lab.json("flows", "worker2", "--table", "IngressPolicy")]
+    assert any(f"Identity={identity(lab, 'a')} " in flow for flow in asked) and not any("nw_src" in f for f in asked)
+    lab.ask("delete", "networkpolicy", "only-a")
+
+
 def ask_through(lab: RunningLab, node: str) -> list[str]:
     """Which pod answers the client's ports, one after the other, if it sends its datagrams to this node."""
     lab.exec("client", "ip", "route", "replace", "192.0.2.10", "via", node_ip(lab, node))

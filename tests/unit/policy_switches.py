@@ -18,12 +18,11 @@ from controllers.simulate import Packet, Switch
 from controllers.state import ClusterState
 from scenarios.netpol.cases import Object, PodSpec, Probe, World, filled
 from topo.cluster.store import key_of
-from topo.cluster.wiring import GATEWAY_PORT, UPLINK_PORT
+from topo.cluster.wiring import GATEWAY_PORT, TUNNEL_PORT, UPLINK_PORT
 
 NODES = {"node-1": "172.18.0.2", "node-2": "172.18.0.3", "node-3": "172.18.0.4"}
 ENFORCES = [f"{kind}/{direction}" for kind in KINDS for direction in ("ingress", "egress")]
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
-CALICO = CNIS["calico"]
 
 
 def random_world(
@@ -61,7 +60,8 @@ def probes(world: World) -> Iterator[Probe]:
 class Nodes:
     """The nodes' switches; `hold` makes them what a world wants."""
 
-    def __init__(self) -> None:
+    def __init__(self, cni: str = "calico") -> None:
+        self.cni = CNIS[cni]
         self.state = ClusterState()
         self.switches: dict[str, Switch] = {}
         self.programs: dict[str, Program] = {}
@@ -85,7 +85,7 @@ class Nodes:
         for name in NODES:
             view = self.state.node_view(name)
             assert view is not None
-            program = self.programs[name] = pod_bridge(view, CALICO, OVS)
+            program = self.programs[name] = pod_bridge(view, self.cni, OVS)
             if name in self.switches:
                 self.switches[name].load(program)
             else:
@@ -96,8 +96,10 @@ class Nodes:
         return {name: listing(program) for name, program in self.programs.items()}
 
     def _objects(self, world: World) -> Iterator[Object]:
-        spec = {"pod_subnet": "10.244.0.0/16", "service_subnet": "10.96.0.0/16", "cni": "calico", "proxy_mode": "ovs"}
-        yield _thing("Lab", "lab", spec | {"fabric_mtu": 1500, "enforces": ENFORCES})
+        spec = {"pod_subnet": "10.244.0.0/16", "service_subnet": "10.96.0.0/16", "cni": self.cni.name}
+        spec |= {"proxy_mode": "ovs", "fabric_mtu": 1500, "enforces": ENFORCES}
+        carries = {"identities": self.cni.identities, "carries_identities": self.cni.carries_identities({})}
+        yield _thing("Lab", "lab", spec | carries)
         for i, (name, ip) in enumerate(NODES.items()):
             notes = {"mininetes.dev/mac": mac_text(mac_of(ip)), "mininetes.dev/gateway-mac": GATEWAY_MAC}
             node = _thing("Node", name, {"podCIDR": f"10.244.{1 + i}.0/24"}, annotations=notes)
@@ -138,21 +140,24 @@ class Nodes:
         here, there = self.home.get(source), self.home.get(target)
         if here is not None:
             mac = mac_of(ip_text(packet["nw_src"]))
-            left = self._pass(here, packet, self._port_of(source), mac)
+            left, sent = self._pass(here, packet, self._port_of(source), mac)
             if here == there:
                 return left == self._port_of(target)
-            if left not in (UPLINK_PORT, GATEWAY_PORT):
+            if left not in (UPLINK_PORT, GATEWAY_PORT, TUNNEL_PORT):
                 assert left is None
                 return False
+            if left == TUNNEL_PORT and there is not None:
+                packet = {**packet, "tun_id": sent["tun_id"]}
+                return self._pass(there, packet, TUNNEL_PORT, 1)[0] == self._port_of(target)
         if there is None:
             return True
-        return self._pass(there, packet, UPLINK_PORT, 1) == self._port_of(target)
+        return self._pass(there, packet, UPLINK_PORT, 1)[0] == self._port_of(target)
 
-    def _pass(self, node: str, packet: Packet, port: int, mac: int) -> int | None:
+    def _pass(self, node: str, packet: Packet, port: int, mac: int) -> tuple[int | None, Packet]:
         gateway = 0xEEEEEEEEEEEE
         trace = self.switches[node].run({**packet, "in_port": port, "dl_src": mac, "dl_dst": gateway})
         assert len(trace.outputs) <= 1
-        return trace.outputs[0][0] if trace.outputs else None
+        return trace.outputs[0] if trace.outputs else (None, {})
 
     def _port_of(self, key: str) -> int:
         return 10 + sorted(self.home).index(key)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controllers.flow.fields import ip_number
 from controllers.policy.evaluate import judge
 from scenarios.netpol.cases import Case, World, load
 
@@ -141,14 +142,49 @@ def test_flows_do_what_the_evaluator_says(world: World) -> None:
 
 
 @settings(max_examples=30, deadline=None)
+@given(WORLDS)
+def test_flows_that_ask_for_identities_do_what_the_evaluator_says(world: World) -> None:
+    nodes = policy_switches.Nodes("cilium")
+    nodes.hold(world)
+    cluster = policy_world.cluster(world, nodes.addresses)
+    for probe in every_probe(world):
+        ends = [policy_world.end(cluster, name) for name in (probe.source, probe.target)]
+        verdict = judge(cluster, ends[0], ends[1], probe.protocol, probe.port)
+        assert nodes.reaches(probe) == verdict.allowed, (str(probe), verdict)
+
+
+def test_a_packet_of_another_node_is_judged_by_the_identity_that_it_carries_and_not_by_its_address() -> None:
+    allow = {"podSelector": {"matchLabels": {"app": "b"}}, "policyTypes": ["Ingress"]}
+    allow["ingress"] = [{"from": [{"podSelector": {"matchLabels": {"app": "a"}}}]}]
+    pods = [("x", {"app": "a"}, 80), ("x", {"app": "b"}, 80), ("x", {"app": "c"}, 80)]
+    nodes = policy_switches.Nodes("cilium")
+    nodes.hold(policy_switches.random_world([{}, {}], pods, [("x", allow)], [], []))
+    identities = nodes.state.policies.identities
+    friend, stranger = identities.of("x/p0"), identities.of("x/p2")
+    home = nodes.home["x/p1"]
+    view = nodes.state.node_view(home)
+    assert view is not None and friend != stranger
+
+    def arrives(address: str, identity: int, port: int) -> bool:
+        packet = {"in_port": 1, "dl_src": 1, "dl_dst": view.node.gateway_mac, "dl_type": 0x800, "nw_proto": 6}
+        packet |= {"nw_src": ip_number(nodes.addresses[address]), "nw_dst": ip_number(nodes.addresses["x/p1"])}
+        packet |= {"nw_ttl": 64, "tp_src": port, "tp_dst": 80, "tcp_flags": 2, "tun_id": identity}
+        return bool(nodes.switches[home].run(packet).outputs)
+
+    assert arrives("x/p0", friend, 1000) and arrives("x/p2", friend, 1001)
+    assert not arrives("x/p0", stranger, 1002) and not arrives("x/p0", 2, 1003)
+
+
+@pytest.mark.parametrize("cni", ["calico", "cilium"])
+@settings(max_examples=30, deadline=None)
 @given(WORLDS, WORLDS)
-def test_what_changed_step_by_step_is_what_is_made_anew(before: World, after: World) -> None:
+def test_what_changed_step_by_step_is_what_is_made_anew(cni: str, before: World, after: World) -> None:
     """The way there leaves nothing behind, in the flows as in the switches' memory of connections."""
-    nodes = policy_switches.Nodes()
+    nodes = policy_switches.Nodes(cni)
     nodes.hold(before)
     for probe in list(every_probe(before))[:30]:
         nodes.reaches(probe)
     nodes.hold(after)
-    anew = policy_switches.Nodes()
+    anew = policy_switches.Nodes(cni)
     anew.hold(after)
     assert nodes.listings() == anew.listings()
