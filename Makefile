@@ -84,7 +84,7 @@ bench: install ## benchmarks against their goals
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 golden: install ## rewrite the golden flow listings, after showing what changes
-	@MININETES_GOLDEN=write $(BIN)/pytest -q -s tests/unit/test_golden.py
+	@MININETES_GOLDEN=write $(BIN)/pytest -q -s tests/unit/test_golden.py tests/unit/test_kernel_ipvs.py
 
 clean: ## remove the virtual environment and caches (not results)
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

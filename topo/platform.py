@@ -40,7 +40,7 @@ WIREGUARD = {"wg": "wireguard-tools", "wireguard-go": "wireguard-go"}
 _RULE = "XTABLES_LOCKFILE=/dev/null iptables-legacy -A OUTPUT -m"
 _BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 _PARTS = {
-    "br_netfilter": ("modprobe", "kmod", f"test -e {_BRIDGED} || modprobe -q br_netfilter; test -e {_BRIDGED}"),
+    "br_netfilter": ("sh", "dash", f"test -e {_BRIDGED} || modprobe -q br_netfilter; test -e {_BRIDGED}"),
     "dummy": ("ip", "iproute2", "ip link add probe type dummy"),
     "ip_set": ("ipset", "ipset", f"ipset create probe hash:ip,port && {_RULE} set --match-set probe dst,dst"),
     "xt_ipvs": ("iptables-legacy", "iptables", f"{_RULE} ipvs --ipvs"),
