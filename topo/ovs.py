@@ -56,8 +56,9 @@ class OpenVSwitch:
     def start_database(self, empty: Path) -> None:
         """Start ovsdb-server on a copy of an empty database."""
         database = self.run / "conf.db"
-        if not database.exists():
-            shutil.copyfile(empty, database)
+        # What a machine of the same name has left: its ports are no more, and nobody listens at its socket.
+        (self.run / "db.sock").unlink(missing_ok=True)
+        shutil.copyfile(empty, database)
         self._daemon("ovsdb-server", str(database), "--remote=punix:db.sock")
         self._await_listener(self.run / "db.sock", "ovsdb-server")
 

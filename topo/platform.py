@@ -84,6 +84,7 @@ def findings() -> list[Finding]:
     devices |= {"wireguard": "encryption (else wireguard-go)", "ipip": "calico's mode ipip (else a TUN program)"}
     found += [_device(kind, use) for kind, use in devices.items()]
     found += [_part(name) for name in ("br_netfilter", "ip_vs_rr", "dummy", "ip_set", "xt_ipvs")]
+    found.append(_program("etcd", "etcd-server", "flannel's leases in a store of their own"))
     return found + [_program(name, package, "encryption") for name, package in WIREGUARD.items()]
 
 
@@ -111,6 +112,12 @@ def require_routers(bird: bool, frr: bool) -> None:
         raise PlatformError("a router of FRR needs frr", _frr().remedy)
     if frr and os.getuid() != 0:
         raise PlatformError("FRR becomes a user of its own, which a lab without root does not have", "sudo, or bird")
+
+
+def require_etcd() -> None:
+    """Raise PlatformError unless a lab can have an etcd."""
+    if shutil.which("etcd") is None:
+        raise PlatformError("a store in etcd needs etcd-server", "sudo apt-get install etcd-server etcd-client")
 
 
 def require_wireguard() -> None:

@@ -13,7 +13,7 @@ from controllers.flow.program import Fragment
 from controllers.policy import read_calico
 from controllers.proxy import NodePart
 from controllers.state import Lab, Node, NodeView
-from topo.cluster.network import PodNetwork
+from topo.cluster.network import Daemon, PodNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,10 @@ class Cni(ABC):
 
     def stand_ins(self, options: Mapping[str, object]) -> tuple[str, ...]:
         """What it does otherwise than the real one because this machine or emulation could not, a sentence each."""
+        return ()
+
+    def outside(self, address: str, options: Mapping[str, object]) -> tuple[Daemon, ...]:
+        """Programs of its own in the machine outside the cluster, whose address that is."""
         return ()
 
     def uplink(self, view: NodeView) -> Iterable[Fragment]:

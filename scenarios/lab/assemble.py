@@ -80,7 +80,7 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         tables={bridge: tuple((t.number, t.name) for t in tables) for bridge, tables in PIPELINES.items()},
         datapath=platform.choose_datapath(choices.datapath),
         seed=choices.seed,
-        outside=_outside(config, routing),
+        outside=(*_outside(config, routing), *_own(cni, config)),
         routers=_routers(config, routing),
         caveats=(
             *platform.substitutes(cni.devices(config.cni_options)),
@@ -99,6 +99,14 @@ def _outside(config: LabConfig, routing: bgp.Bgp) -> tuple[Daemon, ...]:
     """The router in the machine outside the cluster."""
     networks = (str(fabric.CLIENT_NETWORK), str(fabric.WORLD_NETWORK))
     return outside.daemons(str(fabric.client_address(config)), str(config.node_subnet), networks, routing)
+
+
+def _own(cni: Cni, config: LabConfig) -> tuple[Daemon, ...]:
+    """The CNI's programs there. Raises PlatformError if they are not installed."""
+    daemons = cni.outside(str(fabric.client_address(config)), config.cni_options)
+    if any(daemon.name == "etcd" for daemon in daemons):
+        platform.require_etcd()
+    return daemons
 
 
 def _routers(config: LabConfig, routing: bgp.Bgp) -> dict[str, tuple[Daemon, ...]]:

@@ -43,8 +43,9 @@ def write(tmp_path: Path, cni: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def udp(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
-    """flannel's backend udp."""
-    return start_lab(*write(tmp_path_factory.mktemp("udp"), "{name: flannel, backend: udp}"))
+    """flannel's backend udp, with leases in an etcd if this machine has one."""
+    store = "etcd" if shutil.which("etcd") else "embedded"
+    return start_lab(*write(tmp_path_factory.mktemp("udp"), f"{{name: flannel, backend: udp, store: {store}}}"))
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +193,7 @@ def test_an_agent_that_died_leaves_one_daemon_a_node_and_traffic_goes_on(udp: Ru
 
 
 def test_a_node_that_joins_and_leaves_is_known_to_every_daemon(udp: RunningLab, tmp_path: Path) -> None:
-    udp.apply(
-        "apiVersion: v1\nkind: Node\nmetadata: {name: late}\n---\n" + POD.format(name="three", node="late"), tmp_path
-    )
+    udp.apply(LATE, tmp_path)
     target = address(udp, "three")
     assert reaches(udp, "one", target) and reaches(udp, "three", address(udp, "two"))
     assert "10.244.3.0/24" in udp.exec("worker", "ip", "route", "show", "dev", "flannel0")
@@ -208,6 +207,41 @@ def test_routes_survive_the_death_of_a_nodes_switch(udp: RunningLab) -> None:
     udp.ask("switch", "restart", "worker")
     udp.eventually(lambda: reaches(udp, "one", address(udp, "two")), 20)
     assert reaches(udp, "worker", address(udp, "two"))
+
+
+def leases(lab: RunningLab) -> dict[str, str]:
+    """Every subnet in the lab's etcd, as a program on a node sees it."""
+    if shutil.which("etcd") is None or shutil.which("etcdctl") is None:
+        pytest.skip("etcd and etcdctl are not installed: make install")
+    endpoint = f"--endpoints=http://{CLIENT}:2379"
+    said = lab.exec("worker", "etcdctl", endpoint, "get", "--prefix", "/coreos.com/network/subnets/").splitlines()
+    return {name.rpartition("/")[2]: value for name, value in zip(said[::2], said[1::2], strict=True)}
+
+
+CLIENT = "172.18.0.1"
+LATE = "apiVersion: v1\nkind: Node\nmetadata: {name: late}\n---\n" + POD.format(name="three", node="late")
+
+
+def test_leases_in_etcd_follow_the_nodes_and_its_death_stops_no_traffic(udp: RunningLab, tmp_path: Path) -> None:
+    expected = {f"10.244.{i}.0-24" for i in range(3)}
+    udp.eventually(lambda: leases(udp).keys() == expected, 20)
+    lease = {"PublicIP": node(udp, "worker2"), "PublicIPv6": None, "BackendType": "udp"}
+    assert json.loads(leases(udp)["10.244.2.0-24"]) == lease
+    said = udp.exec("client", "etcdctl", "get", "--print-value-only", "/coreos.com/network/config")
+    backend = {"Type": "udp", "Port": 8285}
+    assert json.loads(said) == {"Network": "10.244.0.0/16", "SubnetLen": 24, "Backend": backend}
+    ((etcd, command),) = programs(udp, "^etcd --name").items()
+    kill(udp, etcd)
+    assert reaches(udp, "one", address(udp, "two"))
+    # Nodes go on joining; that nobody keeps their leases is said.
+    udp.apply(LATE, tmp_path)
+    assert reaches(udp, "one", address(udp, "three"))
+    udp.eventually(lambda: any("etcd at" in error for error in udp.status()["controller"]["errors"]), 20)
+    udp.exec("client", "sh", "-c", f"{command} < /dev/null > /dev/null 2>&1 &")
+    late = f"10.244.{int(address(udp, 'three').split('.')[2])}.0-24"
+    udp.eventually(lambda: not udp.status()["controller"]["errors"] and late in leases(udp), 30)
+    udp.ask("delete", "node", "late")
+    udp.eventually(lambda: leases(udp).keys() == expected, 20)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from views import CNIS, OVS, A, C, cluster, cni_of
 
 from controllers.agent.several import Several
 from controllers.bgp.bird import node_config
+from controllers.cni import flannel
 from controllers.cni.blocks import announced
 from controllers.cni.ways import Way
 from controllers.compile import pod_bridge, uplink_bridge
@@ -20,7 +22,8 @@ from controllers.flow.fields import ip_number
 from controllers.flow.program import check
 from controllers.kernel import docker
 from controllers.simulate import Switch
-from controllers.state import ClusterState, NodeView, Published
+from controllers.state import ClusterState, NodeView, Outside, Published
+from controllers.stores import leases
 from controllers.transports import wireguard
 from scenarios.lab import assemble
 from topo import labfile, platform
@@ -329,3 +332,79 @@ def test_it_is_said_where_a_proxy_mode_cannot_serve_pods_on_a_bridge(mode: str, 
     parts = assemble.parts(config, assemble.Choices(datapath="netdev"))
     assert parts.network.bridge == "docker0" and parts.enforces == ()
     assert any("no Service" in text for text in parts.caveats) == says
+
+
+class Memory:
+    """An etcd's keys, without its network."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, str] = {}
+        self.granted = 0
+        self.is_down = False
+
+    def __call__(self, pid: int, address: str) -> Memory:
+        return self
+
+    def put(self, key: str, value: str, lease: str = "0") -> None:
+        if self.is_down:
+            raise OSError("etcd does not answer")
+        self.held[key] = value
+
+    def keys(self, prefix: str) -> list[str]:
+        return sorted(key for key in self.held if key.startswith(prefix))
+
+    def delete(self, key: str) -> None:
+        self.held.pop(key, None)
+
+    def grant(self, seconds: int) -> str:
+        if self.is_down:
+            raise OSError("etcd does not answer")
+        self.granted += 1
+        return str(self.granted)
+
+
+def test_leases_are_written_once_ended_with_their_nodes_and_anew_after_the_etcd_was_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    etcd = Memory()
+    monkeypatch.setattr(leases, "Etcd", etcd)
+    given = {name: with_router(view) for name, view in views("flannel", {"backend": "vxlan"}).items()}
+    parts = {name: leases.SubnetLeases(0, {"Type": "vxlan"}, lambda node: {"VNI": 1}) for name in given}
+    for name, view in given.items():
+        parts[name].sync(view)
+        parts[name].sync(view)
+    assert etcd.granted == 3
+    assert json.loads(etcd.held["/coreos.com/network/config"])["Network"] == "10.244.0.0/16"
+    assert etcd.held["/coreos.com/network/subnets/10.244.2.0-24"] == (
+        '{"PublicIP":"172.18.0.3","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1}}'
+    )
+    left = replace(given["node-1"], peers=tuple(p for p in given["node-1"].peers if p.name != "node-2"))
+    etcd.is_down = True
+    with pytest.raises(OSError, match="does not answer"):
+        parts["node-1"].sync(left)
+    etcd.is_down = False
+    parts["node-1"].sync(left)
+    assert etcd.granted == 4
+    assert [key[-13:] for key in etcd.keys("/coreos.com/network/subnets/")] == ["10.244.1.0-24", "10.244.3.0-24"]
+    for part in parts.values():
+        part.close()
+
+
+def with_router(view: NodeView) -> NodeView:
+    return replace(view, outside=(Outside("client", ip_number("172.18.0.1"), 1),))
+
+
+@pytest.mark.parametrize(
+    ("backend", "data"),
+    [("vxlan", {"VNI": 1, "VtepMAC": "0a:58:0a:f4:01:01"}), ("host-gw", None), ("udp", None)],
+)
+def test_a_lease_says_what_others_must_know(backend: str, data: Mapping[str, object] | None) -> None:
+    assert flannel.backend_data(backend, cluster("flannel")["node-1"].node, b"") == data
+
+
+def test_an_etcd_is_only_where_it_is_asked_for() -> None:
+    assert CNIS["flannel"].outside("172.18.0.1", {}) == ()
+    (daemon,) = CNIS["flannel"].outside("172.18.0.1", {"store": "etcd"})
+    assert daemon.name == "etcd" and "http://172.18.0.1:2379" in daemon.command
+    with pytest.raises(InputError, match="store"):
+        CNIS["flannel"].plan(1500, {"store": "consul"})
