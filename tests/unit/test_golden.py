@@ -14,7 +14,9 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
+import policy_switches
 import pytest
+from policy_world import policy
 from views import (
     BALANCED,
     DATAGRAMS,
@@ -77,7 +79,44 @@ def uplink(view: NodeView) -> Program:
     return uplink_bridge(view, cni_of(view))
 
 
+def policies() -> Program:
+    """Of one node with a governed pod: Kubernetes' own, admin, baseline and Calico's policies, every kind of clause."""
+    nodes = policy_switches.Nodes()
+    nodes.hold(POLICIES)
+    return {key: fragment for key, fragment in nodes.programs["node-1"].items() if key.startswith("policy ")}
+
+
+POLICIES = policy_switches.random_world(
+    [{"team": "one"}, {}],
+    [("x", {"app": "web"}, 80), ("x", {"app": "a"}, 80), ("y", {"app": "b"}, 8080)],
+    [("x", {"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": 80, "endPort": 83}]}]})],
+    [{"subject": {"namespaces": {}}, "priority": 1, "egress": [{"action": "Pass", "to": [{"namespaces": {}}]}]}],
+    [{"subject": {"namespaces": {}}, "ingress": [{"action": "Deny", "from": [{"namespaces": {}}]}]}],
+    [
+        policy(
+            "NetworkPolicy.projectcalico.org",
+            order=1,
+            selector="app == 'web'",
+            ingress=[
+                {"action": "Log", "protocol": "ICMP", "icmp": {"type": 8}},
+                {"action": "Log", "source": {"notNets": ["0.0.0.0/1"]}},
+                {
+                    "action": "Deny",
+                    "protocol": "UDP",
+                    "source": {"ports": [53]},
+                    "destination": {"notPorts": ["2:65535"]},
+                },
+                {"action": "Allow", "source": {"selector": "has(app)", "namespaceSelector": "all()"}},
+                {"action": "Pass", "protocol": 47},
+            ],
+            egress=[
+                {"action": "Allow", "protocol": "TCP", "destination": {"ports": ["web"], "notSelector": "app == 'a'"}}
+            ],
+        )
+    ],
+)
 PROGRAMS: dict[str, Callable[[], Program]] = {
+    "policies": policies,
     "br-int-flannel": lambda: pods_only(cluster("flannel")["node-1"]),
     "br-int-calico": lambda: pods_only(cluster("calico")["node-1"]),
     "br-int-weave": lambda: pods_only(cluster("weave")["node-1"]),
