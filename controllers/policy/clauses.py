@@ -32,8 +32,8 @@ from topo.cluster.selectors import And
 PortMatch = tuple[int, int, int]
 # Which numbers the container ports of a name have: (name, protocol) -> numbers.
 Named = Mapping[tuple[str, str], Iterable[int]]
-# What a rule says as a set each, in the order in which a conjunction numbers them.
-SUBJECT, PEER, PORT, SOURCE_PORT = "subject", "peer", "port", "source port"
+# Of which ports a match is.
+PORT, SOURCE_PORT = "port", "source port"
 # Priorities: of the rank 0; two for each rank, the higher one for a rule without clauses. More rules with an order than
 # MOST in one tier and direction might have no priority left. More Log rules might take a packet deeper than the switch
 # goes, 64 resubmits (ovs-actions(7), "resubmit").
@@ -68,11 +68,6 @@ class Conjunction:
     clauses: int
     # What must be enforced for it to have an effect: KIND/DIRECTION.
     effect: str
-
-    def clause(self, what: str) -> int:
-        """The number of a clause."""
-        there = {PEER: self.peers, PORT: self.ports, SOURCE_PORT: self.sources}
-        return 1 + sum(there[name] is not None for name in list(there)[: list(there).index(what) + 1])
 
 
 @dataclass(frozen=True, slots=True)

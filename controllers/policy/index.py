@@ -15,7 +15,7 @@ from zlib import crc32
 
 from controllers.identities import Identities
 from controllers.policy import clauses, peers, read, read_calico
-from controllers.policy.clauses import PEER, PORT, SOURCE_PORT, Conjunction, Draft, PortMatch
+from controllers.policy.clauses import PORT, SOURCE_PORT, Conjunction, Draft, PortMatch
 from controllers.policy.evaluate import Cluster
 from controllers.policy.model import DIRECTIONS, INGRESS, NAMESPACED, Pod, PodGroup, Policy
 
@@ -326,14 +326,18 @@ class PolicyIndex:
             member: Member = c, 1
             for pod in self._groups_in[c][0].nodes[name]:
                 subjects.setdefault((c.direction, pod), []).append(member)
-            member = c, c.clause(PEER)
-            seen_as = senders if c.direction == INGRESS else peers.by_address
-            for network in dict.fromkeys(n for peer in c.peers or () for n in seen_as(peer, self._in_group)):
-                others.setdefault((c.direction, network), []).append(member)
+            # The clauses that there are count from 1 in this order.
+            if c.peers is not None:
+                member, seen_as = (c, 2), senders if c.direction == INGRESS else peers.by_address
+                for network in dict.fromkeys(n for peer in c.peers for n in seen_as(peer, self._in_group)):
+                    others.setdefault((c.direction, network), []).append(member)
+            number = 1 + (c.peers is not None)
             for what, matches in ((PORT, c.ports), (SOURCE_PORT, c.sources)):
-                member = c, c.clause(what)
-                for match in matches or ():
-                    ports.setdefault((c.direction, what, match), []).append(member)
+                if matches is not None:
+                    number += 1
+                    member = c, number
+                    for match in matches:
+                        ports.setdefault((c.direction, what, match), []).append(member)
         governed = [key for key in sorted({*subjects, *isolated}) if self.pods[key[1]].ip]
         keep = _Keep(self._kept.get(name, {}))
         found = NodePolicies(
