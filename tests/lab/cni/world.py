@@ -139,9 +139,12 @@ class World(services.World):
 
 @contextmanager
 def started(
-    variant: str, folder: Path, things: Sequence[Object], mtu: int = FABRIC_MTU, **options: Any
+    variant: str, folder: Path, things: Sequence[Object], fabric: int = FABRIC_MTU, bits: int = 24, **options: Any
 ) -> Iterator[World]:
-    """A lab of this variant, or a skip with the machine's own reason. mtu: of the fabric; options: of the CNI."""
+    """A lab of this variant, or a skip with the machine's own reason.
+
+    fabric: its MTU; bits: of each node's pod CIDR; options: of the CNI.
+    """
     cni, chosen = VARIANTS[variant]
     chosen = {**chosen, **options}
     if "confDir" in cni.options:
@@ -156,8 +159,9 @@ def started(
                 "nodes": [{"role": "worker" if i else "control-plane"} for i in range(len(NODES))],
                 "mininetes": {
                     "dns": False,
+                    "nodeCIDRBits": bits,
                     "cni": {"name": cni.name, **chosen},
-                    "fabric": {"shape": "star", "link": {"mtu": mtu}},
+                    "fabric": {"shape": "star", "link": {"mtu": fabric}},
                 },
             }
         )
@@ -171,7 +175,7 @@ def started(
     running = RunningLab(f"test-{uuid.uuid4().hex[:8]}")
     up = mininetes("up", "--detach", "--lab", running.name, str(file), str(folder / "objects.yaml"), timeout=120)
     assert up.returncode == 0, f"{variant}: {up.stderr}{up.stdout}"
-    made = World(running.name, "ovs", "", traits=cni.traits_of(chosen), fabric_mtu=mtu)
+    made = World(running.name, "ovs", "", traits=cni.traits_of(chosen), fabric_mtu=fabric)
     made.ips = {p["name"]: p["ip"] for p in running.status()["pods"]}
     try:
         yield made
