@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from controllers import proxy as proxies
 from controllers.cni import Traits
+from controllers.registry import discover
 from scenarios import Context, Outcome, Variant
 from scenarios.lab import networks
 from scenarios.measure import devices, suite, wire
@@ -154,7 +156,12 @@ def _ways(context: Context, says: Traits) -> Iterator[Way]:
     yield Way("pod to its node", asking, str(here.ip), NODE_PORT, pod, KEPT)
     yield Way("pod to another node", asking, str(there.ip), NODE_PORT, pod, seen("nodes"))
     yield Way("pod to the world", asking, OUTSIDE, OUTSIDE_PORT, pod, seen("outside"))
-    yield Way("pod to itself by a Service", asking, service["spec"]["clusterIP"], 80, pod, HIDDEN)
+    # A mode of flows serves no pods past the switch.
+    is_served = (
+        not lab.parts.network.bridged or discover(proxies, "PROXY")[lab.config.proxy_mode].attachment == "bridge"
+    )
+    itself = HIDDEN if is_served else NOT
+    yield Way("pod to itself by a Service", asking, service["spec"]["clusterIP"], 80, pod, itself)
     own = frozenset(_addresses(node))
     yield Way("node to its pod", node, beside, POD_PORT, own, KEPT if "own" in says.nodes_reach else NOT)
     yield Way("node to another's pod", node, across, POD_PORT, own, KEPT if "others" in says.nodes_reach else NOT)
