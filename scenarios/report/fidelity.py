@@ -44,7 +44,7 @@ def judge(claims: Sequence[Claim], runs: Mapping[str, Result]) -> tuple[tuple[Ju
         if not judged:
             missing.append(claim)
         for run, one in judged:
-            why = "" if one.verdict == HOLDS else claim.explanation
+            why = "" if one.verdict == HOLDS else claim.explanation + _doubt(runs[run])
             found.append(Judgement(claim.id, run, one.verdict, one.published, one.measured, one.figures, why))
     return tuple(found), tuple(missing)
 
@@ -53,6 +53,15 @@ def _judge(claim: Claim, result: Result) -> _Found | None:
     if result.scenario != claim.scenario or not _applies(claim, result):
         return None
     return _KINDS[claim.kind](claim, result)
+
+
+def _doubt(result: Result) -> str:
+    many = len(result.warnings)
+    return f"; and this run itself is to be doubted: {result.warnings[0]}" + _more(many) if many else ""
+
+
+def _more(many: int) -> str:
+    return f" (and {many - 1} warnings more)" if many > 1 else ""
 
 
 def _applies(claim: Claim, result: Result) -> bool:
@@ -112,7 +121,8 @@ def _table(claim: Claim, result: Result) -> _Found | None:
 def _series(claim: Claim, known: Sequence[tuple[str, float, Values]], base: str) -> _Found | None:
     """Several ratios to one. Holds if they are near the published ones on average, and ranked alike if that is asked.
 
-    Fails if it does not, and some ratio's whole interval is off its band: chance alone would not do that.
+    Near by chance does not hold: the intervals' farther ends may be off twice as much on average and no more. What is
+    not near fails if some ratio's whole interval is off its band, which chance alone would not do.
     """
     first = next((one for one in known if one[0] == base), None)
     others = [one for one in known if one[0] != base]
@@ -126,7 +136,12 @@ def _series(claim: Claim, known: Sequence[tuple[str, float, Values]], base: str)
     near = error <= within and (wanted is None or (ranked is not None and ranked >= wanted))
     off = any(_in_band(measured[name], published[name], within) == FAILS for name in published)
     repeated = all(one.low is not None for one in measured.values())
-    verdict = UNDECIDED if not repeated else HOLDS if near else FAILS if off or error <= within else UNDECIDED
+    if not repeated:
+        verdict = UNDECIDED
+    elif near:
+        verdict = HOLDS if _reach(published, measured) <= 2 * within else UNDECIDED
+    else:
+        verdict = FAILS if off or error <= within else UNDECIDED
     figures = {
         "baseline": base,
         "published": published,
@@ -145,6 +160,12 @@ def _series(claim: Claim, known: Sequence[tuple[str, float, Values]], base: str)
         f"{to}{', '.join(f'{name} {_interval(one)}' for name, one in measured.items())}{shown}",
         figures,
     )
+
+
+def _reach(published: Mapping[str, float], measured: Mapping[str, Estimate]) -> float:
+    """How far the farther ends of the intervals are off, relatively and on average."""
+    ends = [max((one.low or 0, one.high or 0), key=lambda end: abs(end - published[n])) for n, one in measured.items()]
+    return relative_error(list(published.values()), ends)
 
 
 def _ordering(claim: Claim, result: Result) -> _Found | None:

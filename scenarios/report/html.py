@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from scenarios.report import lab_picture, plots, tables
+from scenarios.report import lab_picture, plots, tables, traits
 
 if TYPE_CHECKING:
     from scenarios.report.results import Result
@@ -63,5 +63,7 @@ def _content(result: Result) -> dict[str, Any]:
         "columns": tables.COLUMNS,
         "costs": costs,
         "legend": tables.LEGEND,
+        "networks": traits.rows(found) if isinstance(found := result.lab.get("traits"), Mapping) else (),
+        "traits": traits.COLUMNS,
         "environment": [(key.replace("_", " "), tables.plain(value)) for key, value in result.environment.items()],
     }

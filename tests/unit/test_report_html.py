@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from controllers import cni
+from controllers.registry import choose, discover
 from scenarios.lab.topology import wiring
 from scenarios.measure.stats import repeat_summary, summary
-from scenarios.report import html, lab_picture, plots, results, tables
+from scenarios.report import html, lab_picture, plots, results, tables, traits
 from scenarios.report.curves import Curves
 from scenarios.report.results import Measurement, Result, TextTable
 from topo.config import FabricConfig, LinkConfig
@@ -40,12 +42,13 @@ def topology(nodes: int = 3) -> dict[str, object]:
     return wiring(config, attached, pods)
 
 
+TRAITS = traits.data(choose(discover(cni, "CNI"), "flannel", "CNI", "").variants["vxlan"])
 RESULT = Result(
     scenario="paths",
     started="2024-05-06T07:08:09+00:00",
     command=f"mininetes run paths --option names={LONG},{LONG}",
     environment={"kernel": "6.1", "load_average": [0.5, 0.25, 0.1], "commit": "0123abc", "datapath": "netdev"},
-    lab={"shaped": True, "cni": "flannel", "topology": topology()},
+    lab={"shaped": True, "cni": "flannel", "topology": topology(), "traits": {"flannel vxlan": TRAITS}},
     measurements=(
         measured("tcp_rr", tables.BASELINE, "us", 20.123, 21.5, 22),
         measured("tcp_rr", "other node", "us", 1140.25, 1242, 1344),
@@ -151,6 +154,8 @@ def test_it_says_all_that_the_other_reports_say() -> None:
     for row in tables.rows(RESULT):
         assert all(cell in text for cell in (row.kind, *row.cells()))
     for cell in (c for row in tables.cost_rows(RESULT) for c in row):
+        assert cell in text
+    for cell in traits.row("flannel vxlan", TRAITS):
         assert cell in text
     for said in (*RESULT.notes, *RESULT.warnings, *RESULT.failed, tables.shaping(RESULT.lab), RESULT.command):
         assert said in text
