@@ -20,6 +20,7 @@ from topo.cluster.wiring import GROUP
 from topo.config import LabConfig, NodeConfig
 from topo.config_rules import fabric_links
 from topo.control.api import ApiServer
+from topo.control.endpoints import behind
 from topo.control.events import record
 from topo.control.link import Controller, ControllerGone
 from topo.control.loop import ControlLoop
@@ -259,8 +260,11 @@ class Lab:
                 have = self._count(owner)
                 if have != wanted:
                     missing.append(f"{kind} {owner['metadata']['name']} has {have} of {wanted} pods ready")
-        pods = (p for p in self.store.list("Pod") if not is_ready(p))
-        return missing + [f"pod {p['metadata']['name']} is {_state(p)}" for p in pods]
+        pods = self.store.list("Pod")
+        missing += [f"pod {p['metadata']['name']} is {_state(p)}" for p in pods if not is_ready(p)]
+        # Pods are ready before their Services' slices say so.
+        nodes = {node["metadata"]["name"]: node for node in self.store.list("Node")}
+        return missing or behind(self.store.list("Service"), pods, nodes, self.store.list("EndpointSlice"))
 
     def _count(self, owner: Object) -> int:
         """Ready pods of a workload, through its ReplicaSets."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topo.cluster.store import Object
-from topo.control.endpoints import HEADLESS, MANAGED_BY, MOST, OURS, SERVICE_NAME, slices
+from topo.control.endpoints import HEADLESS, MANAGED_BY, MOST, OURS, SERVICE_NAME, behind, slices
 
 
 def service(*ports: dict[str, Any], **spec: Any) -> Object:
@@ -267,3 +267,16 @@ def test_every_pod_is_in_exactly_one_slice_whatever_the_order(pods: list[Object]
     assert len({one["metadata"]["name"] for one in found}) == len(found)
     rng.shuffle(pods)
     assert slices(made, pods) == found
+
+
+def test_a_service_is_behind_until_its_slices_have_its_ready_pods() -> None:
+    pods, web = [pod(1), pod(2), pod(3, ready=False)], service()
+    said = ["Service web does not have all of its 2 ready pods yet"]
+    assert behind([web], pods, {}, []) == said
+    assert behind([web], pods, {}, slices(web, pods[:1])) == said
+    assert behind([web], pods, {}, slices(web, [pod(1), pod(2, ready=False)])) == said
+    assert behind([web], pods, {}, slices(web, pods)) == []
+    assert behind([service(selector=None)], pods, {}, []) == []
+    others = slices(service(), pods)
+    others[0]["metadata"]["namespace"] = "elsewhere"
+    assert behind([web], pods, {}, others) == said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from topo.cluster.labels import matches_labels
@@ -41,6 +41,27 @@ def slices(service: Object, pods: Iterable[Object], nodes: Mapping[str, Object] 
         members.sort(key=lambda p: str(p["metadata"]["name"]))
         parts += [(ports, members[i : i + MOST]) for i in range(0, len(members), MOST)]
     return [_slice(service, f"{meta['name']}-{i}", ports, members, nodes) for i, (ports, members) in enumerate(parts)]
+
+
+def behind(
+    services: Iterable[Object], pods: Sequence[Object], nodes: Mapping[str, Object], there: Iterable[Object]
+) -> list[str]:
+    """Services whose slices lack ready pods that they should have, a sentence each. there: the slices there are."""
+    listed: dict[tuple[str, str], set[str]] = {}
+    for one in there:
+        key = one["metadata"]["namespace"], (one["metadata"].get("labels") or {}).get(SERVICE_NAME, "")
+        listed.setdefault(key, set()).update(_ready(one))
+    missing = []
+    for service in services:
+        key = service["metadata"]["namespace"], service["metadata"]["name"]
+        wanted = {address for one in slices(service, pods, nodes) for address in _ready(one)}
+        if not wanted <= listed.get(key, set()):
+            missing.append(f"Service {key[1]} does not have all of its {len(wanted)} ready pods yet")
+    return missing
+
+
+def _ready(one: Object) -> set[str]:
+    return {_address(e) for e in one["endpoints"] if (e.get("conditions") or {}).get("ready", True)}
 
 
 def stepwise(have: Mapping[str, Object], wanted: Mapping[str, Object]) -> list[dict[str, list[Object]]]:
