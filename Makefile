@@ -17,7 +17,7 @@ OPTIONS := $(if $(CNI),--cni $(CNI)) $(if $(PROXY),--proxy $(PROXY)) $(if $(NODE
            $(if $(DATAPATH),--datapath $(DATAPATH)) $(if $(LAB),--lab $(LAB)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install packages scenario list test lint unit switch lab browser bench golden clean
+.PHONY: help install packages scenario list test lint unit switch lab browser bench regression golden clean
 
 help: ## this list
 	@echo "mininetes: Kubernetes networking, emulated with real packets on one machine"
@@ -83,6 +83,9 @@ browser: install ## look at report.html in a real browser (installs chromium; ne
 
 bench: install ## benchmarks against their goals
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+regression: install ## did a path become slower than results/baseline/ says (minutes)
+	@$(BIN)/pytest -q benchmarks/regression $(ARGS)
 
 golden: install ## rewrite the golden flow listings, after showing what changes
 	@MININETES_GOLDEN=write $(BIN)/pytest -q -s tests/unit/test_golden.py tests/unit/test_kernel_ipvs.py

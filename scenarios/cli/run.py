@@ -55,6 +55,17 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
+    scenario, config, objects = prepare(arguments)
+    if hasattr(scenario, "variants"):
+        return _compare(cast(Comparison, scenario), config, objects, arguments)
+    config, own = scenario.plan(config)
+    plan = session.plan(config, choices(arguments), [*own, *objects])
+    with progress(arguments.json) as tell:
+        return session.run(plan, lambda lab: _work(lab, scenario, arguments, tell), tell)
+
+
+def prepare(arguments: Namespace) -> tuple[Scenario | Comparison, LabConfig, Sequence[Object]]:
+    """The scenario, the lab that was asked for, and more objects for it, all checked. Raises InputError."""
     if arguments.repeats < 1 or arguments.seconds <= 0:
         raise InputError("--repeats, --seconds", "nothing would be measured", "1 or more, and more than 0")
     found = discover(scenarios, "SCENARIO", arguments.plugins)
@@ -62,13 +73,7 @@ def _run(arguments: Namespace) -> int:
     arguments.lab = arguments.lab or scenario.name
     config, objects, _ = read(arguments.files)
     wanted = options.merge(scenario.name, getattr(scenario, "options", {}), arguments.option)
-    config = replace(configure(arguments, config), scenario=wanted)
-    if hasattr(scenario, "variants"):
-        return _compare(cast(Comparison, scenario), config, objects, arguments)
-    config, own = scenario.plan(config)
-    plan = session.plan(config, choices(arguments), [*own, *objects])
-    with progress(arguments.json) as tell:
-        return session.run(plan, lambda lab: _work(lab, scenario, arguments, tell), tell)
+    return scenario, replace(configure(arguments, config), scenario=wanted), objects
 
 
 def _work(lab: Lab, scenario: Scenario, arguments: Namespace, tell: Progress) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from scenarios.lab import cni, flows, policies, routes
+from scenarios.lab import cni, flows, measuring, policies, routes
 from scenarios.lab.socket import LabError
 from scenarios.netpol.prober_client import Prober
 from topo import admission
@@ -365,6 +365,10 @@ def _identities(request: Request) -> Any:
     return policies.identities(request.lab)
 
 
+def _measure(request: Request) -> Any:
+    return measuring.measure(request.lab, dict(request.values), sandbox)
+
+
 VERBS: Mapping[str, Callable[[Request], Any]] = {
     "apply": _apply,
     "bgp-routes": _bgp_routes,
@@ -378,6 +382,7 @@ VERBS: Mapping[str, Callable[[Request], Any]] = {
     "flow-diff": _flow_diff,
     "controller": _controller,
     "get": _get,
+    "measure": _measure,
     "identities": _identities,
     "policy-explain": _policy_explain,
     "policy-log": _policy_log,
