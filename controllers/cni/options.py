@@ -32,8 +32,10 @@ def mtu(options: Mapping[str, object], default: int) -> int:
 
 
 def text(cni: str, options: Mapping[str, object], key: str) -> str:
-    """The option's text, "" if it is not given. Raises InputError for anything else."""
+    """The option's text, "" if it is not given; a number is one, too. Raises InputError for anything else."""
     value = options.get(key, "")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     if not isinstance(value, str):
         raise InputError(f"mininetes.cni.{key}", f"{value!r} is wrong for {cni}", "a text (in quotes)")
     return value

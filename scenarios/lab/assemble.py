@@ -179,6 +179,9 @@ def _network(cni: Cni, proxy: Proxy, config: LabConfig) -> PodNetwork:
             f"proxy mode {proxy.name} has pods on Linux bridges, where CNI {cni.name} would need {network.tunnel.type}"
         )
         raise InputError("--proxy or networking.kubeProxyMode", problem, "a CNI without a tunnel, or with VXLAN")
+    if network.sealed and network.tunnel is None:
+        problem = f"proxy mode {proxy.name} has pods' packets leave by the node's kernel, past what would seal them"
+        raise InputError("--proxy or networking.kubeProxyMode", problem, "a proxy mode of flows, or mode vxlan")
     if network.one_link:
         problem = f"proxy mode {proxy.name} has a Linux bridge in each node, where CNI {cni.name} has one link for all"
         raise InputError("--proxy or networking.kubeProxyMode", problem, "a proxy mode of flows")

@@ -134,6 +134,17 @@ def test_a_broken_link_is_gone_round_by_a_peer_that_passes_the_frame_on() -> Non
     assert port == C.port
 
 
+def test_a_password_seals_either_mode_and_may_be_a_number() -> None:
+    cni = cni_of(cluster("weave")["node-1"])
+    for mode, wrapped in (("fastdp", "VXLAN in WireGuard"), ("sleeve", "UDP")):
+        traits = cni.traits_of({"mode": mode, "password": 1234})
+        assert traits.sealed and traits.encapsulation == wrapped
+        assert not cni.traits_of({"mode": mode}).sealed
+    assert cni.plan(1500, {"password": "x"}).sealed and "ESP" in cni.stand_ins({"password": "x"})[0]
+    with pytest.raises(InputError, match="in quotes"):
+        cni.plan(1500, {"password": ["x"]})
+
+
 def test_an_mtu_that_does_not_fit_the_fabric_is_refused() -> None:
     cni = cni_of(cluster("weave")["node-1"])
     assert cni.plan(1500, {}).mtu == cni.plan(9000, {}).mtu == 1376
