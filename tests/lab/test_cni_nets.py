@@ -32,11 +32,11 @@ SECRET = "6d696e696e65742d706c"
 PLAIN = bytes.fromhex(SECRET)
 
 
-def write(tmp_path: Path, cni: str) -> list[str]:
-    """Arguments of `up` for a star of three nodes with this CNI."""
+def write(tmp_path: Path, cni: str, shape: str = "star") -> list[str]:
+    """Arguments of `up` for three nodes with this CNI on a fabric of that shape."""
     lab, pods = tmp_path / "lab.yaml", tmp_path / "pods.yaml"
     text = f"kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nmininetes:\n  cni: {cni}\n  dns: false\n"
-    lab.write_text(text + "  fabric: {shape: star}\n")
+    lab.write_text(text + f"  fabric: {{shape: {shape}}}\n")
     pods.write_text(PODS)
     return [str(lab), str(pods)]
 
@@ -57,9 +57,13 @@ def sealed(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> Run
 
 
 @pytest.fixture(scope="module")
-def ipip(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
-    """calico's IP in IP."""
-    return start_lab(*write(tmp_path_factory.mktemp("ipip"), "{name: calico, mode: ipip}"))
+def racks(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
+    """calico's IP in IP between two racks with subnets of their own: control-plane and worker2 in one, worker in the
+    other."""
+    arguments = write(tmp_path_factory.mktemp("racks"), "{name: calico, mode: crosssubnet}", "two-racks")
+    near = Path(arguments[1])
+    near.write_text(near.read_text() + POD.format(name="near", node="control-plane"))
+    return start_lab(*arguments)
 
 
 def address(lab: RunningLab, pod: str) -> str:
@@ -75,15 +79,15 @@ def reaches(lab: RunningLab, source: str, target: str) -> bool:
     return lab.ask("exec", source, "--", "ping", "-c1", "-W2", target, ok=False).returncode == 0
 
 
-def frames(lab: RunningLab, link: str, size: int = 200) -> bytes:
-    """What crosses the link, as a capture file, while pod `one` sends echoes full of SECRET to `two`."""
+def frames(lab: RunningLab, link: str, source: str = "one", size: int = 200) -> bytes:
+    """What crosses the link, as a capture file, while the pod sends echoes full of SECRET to pod `two`."""
     command = [sys.executable, "-m", "scenarios", "capture", "--lab", lab.name, link, "-w", "-"]
     capture = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert capture.stdout is not None and capture.stderr is not None
     try:
         while b"listening" not in (line := capture.stderr.readline()):
             assert line, "the capture did not begin"
-        said = lab.exec("one", "ping", "-c3", "-i0.2", "-W2", f"-s{size}", "-p", SECRET, address(lab, "two"))
+        said = lab.exec(source, "ping", "-c3", "-i0.2", "-W2", f"-s{size}", "-p", SECRET, address(lab, "two"))
         assert " 3 received" in said
         time.sleep(0.5)
     finally:
@@ -110,15 +114,22 @@ def test_flannel_udp_wraps_whole_packets_in_datagrams_of_port_8285(udp: RunningL
     assert len(wrapped) == 6 and all(int(row[1]) == 8 + 20 + 8 + 200 and row[2].startswith("45") for row in wrapped)
 
 
-def test_calico_ipip_puts_one_header_before_a_packet_and_says_what_stands_in_for_the_kernel(ipip: RunningLab) -> None:
-    found = frames(ipip, "worker--switch-1")
+def test_calico_ipip_puts_one_header_before_what_leaves_the_subnet_alone_and_says_what_does_it(
+    racks: RunningLab,
+) -> None:
+    assert json.loads(racks.exec("one", "ip", "-json", "link", "show", "eth0"))[0]["mtu"] == 1480
+    fields = "ip.src", "ip.proto", "ip.len", "frame.protocols"
+    found = frames(racks, "worker2--leaf-1")
     assert PLAIN in found
-    outer = f"{node(ipip, 'worker')},{address(ipip, 'one')}"
-    rows = dissected(found, "ip.src", "ip.proto", "ip.len", "frame.protocols")
-    out = [row for row in rows if row[0] == outer]
+    outer = f"{node(racks, 'worker')},{address(racks, 'one')}"
+    out = [row for row in dissected(found, *fields) if row[0] == outer]
     assert len(out) == 3
     assert all(row[1:3] == ["4,1", "248,228"] and row[3].startswith("eth:ethertype:ip:ip:icmp") for row in out)
-    said = [text for text in ipip.status()["warnings"] if "ipip" in text]
+    rows = dissected(frames(racks, "worker2--leaf-1", "near"), *fields)
+    plain = [row for row in rows if row[0] == address(racks, "near")]
+    assert len(plain) == 3 and all(row[1:3] == ["1", "228"] for row in plain)
+    assert not any(row[1].startswith("4") for row in rows)
+    said = [text for text in racks.status()["warnings"] if "ipip" in text]
     assert bool(said) != has_device("ipip")
 
 
@@ -155,13 +166,13 @@ spec: {podSelector: {matchLabels: {app: two}}, policyTypes: [Ingress], ingress: 
 """
 
 
-def test_policies_judge_what_came_through_the_nodes_kernel(ipip: RunningLab, tmp_path: Path) -> None:
-    target = address(ipip, "two")
-    assert reaches(ipip, "one", target) and reaches(ipip, "worker2", target)
-    ipip.apply(DENY, tmp_path)
-    assert not reaches(ipip, "one", target) and reaches(ipip, "worker2", target)
-    ipip.ask("delete", "networkpolicy", "nobody")
-    ipip.eventually(lambda: reaches(ipip, "one", target))
+def test_policies_judge_what_came_through_the_nodes_kernel(racks: RunningLab, tmp_path: Path) -> None:
+    target = address(racks, "two")
+    assert reaches(racks, "one", target) and reaches(racks, "worker2", target)
+    racks.apply(DENY, tmp_path)
+    assert not reaches(racks, "one", target) and reaches(racks, "worker2", target)
+    racks.ask("delete", "networkpolicy", "nobody")
+    racks.eventually(lambda: reaches(racks, "one", target))
 
 
 def programs(lab: RunningLab, pattern: str) -> dict[int, str]:
