@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from topo import fabric, hosts, links, linuxbridge, nodes, outside, routers, shaping
@@ -20,16 +20,15 @@ from topo.cluster.wiring import GROUP
 from topo.config import LabConfig, NodeConfig
 from topo.config_rules import fabric_links
 from topo.control.api import ApiServer
-from topo.control.endpoints import behind
 from topo.control.events import record
 from topo.control.link import Controller, ControllerGone
 from topo.control.loop import ControlLoop
-from topo.control.workloads import is_ready
 from topo.kubelet import Kubelet
 from topo.nodes import Machine, Node, Tables
 from topo.ovs import Bridge, OpenVSwitch, Port, empty_database
 from topo.podnetwork import NodeNetwork
 from topo.standin.client import StandIn
+from topo.waiting import waiting_for
 
 # Seconds between two looks at whether the nodes' switches live.
 _NODE_PERIOD = 0.2
@@ -253,25 +252,7 @@ class Lab:
 
     def waiting_for(self) -> list[str]:
         """What is not yet as the store asks for it, a sentence each."""
-        missing = []
-        for kind in ("Deployment", "ReplicaSet", "StatefulSet", "Job"):
-            for owner in self.store.list(kind):
-                wanted = owner["spec"].get("parallelism" if kind == "Job" else "replicas", 1)
-                have = self._count(owner)
-                if have != wanted:
-                    missing.append(f"{kind} {owner['metadata']['name']} has {have} of {wanted} pods ready")
-        pods = self.store.list("Pod")
-        missing += [f"pod {p['metadata']['name']} is {_state(p)}" for p in pods if not is_ready(p)]
-        # Pods are ready before their Services' slices say so.
-        nodes = {node["metadata"]["name"]: node for node in self.store.list("Node")}
-        return missing or behind(self.store.list("Service"), pods, nodes, self.store.list("EndpointSlice"))
-
-    def _count(self, owner: Object) -> int:
-        """Ready pods of a workload, through its ReplicaSets."""
-        uids = {owner["metadata"]["uid"]}
-        if owner["kind"] == "Deployment":
-            uids |= {s["metadata"]["uid"] for s in self.store.list("ReplicaSet") if _owner_uids(s) & uids}
-        return sum(is_ready(p) for p in self.store.list("Pod") if _owner_uids(p) & uids)
+        return waiting_for(self.store)
 
     def _lab_object(self) -> Object:
         config = self.config
@@ -383,16 +364,12 @@ class Lab:
             self._configure_router(name)
 
     def _switch_bridge(self, name: str, ports: Mapping[int, str]) -> Bridge:
-        """All ports; of a router by its kernel those of its rack, and the router's own MAC."""
-        if not self.parts.routers:
-            return nodes.switch_bridge(ports, self.parts.tables)
-        rack = {number: port for number, port in ports.items() if number >= fabric.CLIENT_PORT}
-        return replace(nodes.switch_bridge(rack, self.parts.tables), mac=fabric.routers(self.config)[name].mac)
+        bridge = nodes.switch_bridge(ports, self.parts.tables)
+        return routers.rack_bridge(bridge, fabric.routers(self.config)[name]) if self.parts.routers else bridge
 
     def _configure_router(self, name: str) -> None:
         if self.parts.routers:
-            ends = routers.link_addresses(self.config)[name]
-            routers.configure(self.switches[name], fabric.routers(self.config)[name], ends, self._mtu)
+            routers.configure(self.switches[name], self.config, name, self._mtu)
 
     def _configure_stack(self, node: Node) -> None:
         nodes.configure_stack(node, self.config, self.parts.network, self._mtu)
@@ -432,13 +409,3 @@ def _all(results: Iterable[None]) -> None:
 
 def _port_name(number: int) -> str:
     return f"eth{number}"
-
-
-def _owner_uids(thing: Object) -> set[str]:
-    return {r["uid"] for r in thing["metadata"].get("ownerReferences", ())}
-
-
-def _state(pod: Object) -> str:
-    if "nodeName" not in pod["spec"]:
-        return "not scheduled"
-    return str(pod.get("status", {}).get("phase", "being made")) + ", not ready"

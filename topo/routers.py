@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from topo import fabric, links
 from topo.config import LabConfig
 from topo.config_rules import fabric_links
 from topo.nodes import Machine
+from topo.ovs import Bridge
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,15 @@ def excess(config: LabConfig) -> int:
     return sum(one in names for one, _ in fabric_links(config)) - spare.num_addresses // 2
 
 
-def configure(machine: Machine, router: fabric.Router, ends: tuple[RouterLink, ...], mtu: int) -> None:
+def rack_bridge(bridge: Bridge, router: fabric.Router) -> Bridge:
+    """A router's switch: the ports of its rack alone, and its own MAC."""
+    ports = tuple(port for port in bridge.ports if port.number >= fabric.CLIENT_PORT)
+    return replace(bridge, ports=ports, mac=router.mac)
+
+
+def configure(machine: Machine, config: LabConfig, name: str, mtu: int) -> None:
     """Give a router its addresses, once its switch runs. mtu: of the fabric, bytes."""
+    router, ends = fabric.routers(config)[name], link_addresses(config)[name]
     links.no_ipv6(machine.pid)
     links.sysctl(
         machine.pid,
