@@ -157,9 +157,7 @@ def _ways(context: Context, says: Traits) -> Iterator[Way]:
     yield Way("pod to another node", asking, str(there.ip), NODE_PORT, pod, seen("nodes"))
     yield Way("pod to the world", asking, OUTSIDE, OUTSIDE_PORT, pod, seen("outside"))
     # A mode of flows serves no pods past the switch.
-    is_served = (
-        not lab.parts.network.bridged or discover(proxies, "PROXY")[lab.config.proxy_mode].attachment == "bridge"
-    )
+    is_served = not lab.parts.network.bridged or discover(proxies, "PROXY")[lab.parts.proxy_mode].attachment == "bridge"
     itself = HIDDEN if is_served else NOT
     yield Way("pod to itself by a Service", asking, service["spec"]["clusterIP"], 80, pod, itself)
     own = frozenset(_addresses(node))

@@ -243,6 +243,7 @@ def _rules(config: LabConfig, network: PodNetwork) -> str:
         type filter hook input priority 0;
         iifname "gw0" ether saddr {wiring.REJECT_MAC} jump refuse
       }}
+      set neighbours {{ type ipv4_addr; }}
       set nodeports {{ type inet_proto . inet_service; }}
       map externals {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
       chain output {{
@@ -254,7 +255,7 @@ def _rules(config: LabConfig, network: PodNetwork) -> str:
         type nat hook postrouting priority 100;
         ip saddr {wiring.HAIRPIN_IP} oifname != "gw0" masquerade
         oifname "gw0" ip daddr {services} ct status dnat masquerade
-        ip saddr {pods} ip daddr != {pods} ip daddr != {services} oifname "br-ex" masquerade
+        ip saddr {pods} ip daddr != {pods} ip daddr != {services} ip daddr != @neighbours oifname "br-ex" masquerade
       }}
     }}
     """

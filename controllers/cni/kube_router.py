@@ -16,6 +16,7 @@ from controllers.cni import Cni, Traits, parts
 from controllers.flow.program import Fragment
 from controllers.proxy import NodePart
 from controllers.state import Lab, NodeView
+from controllers.transports.plain import PlainNeighbours
 from topo.cluster.network import PodNetwork
 
 
@@ -32,6 +33,7 @@ class KubeRouter(Cni):
             "routed between nodes; pods of one node share a link",
             policy=("ingress", "egress"),
             source="kube-router, how-it-works",
+            masquerades=("outside",),
         )
     }
 
@@ -59,9 +61,9 @@ class KubeRouter(Cni):
         yield from rib_routes.uplink(self.name, view)
 
     def node_part(self, lab: Lab, pid: int, run: Path) -> NodePart | None:
-        """BIRD, if it is the speaker (kube-router's own is GoBGP), and what the lab file has nodes announce."""
-        found = node_parts(lab, pid, run)
-        return Several(*found) if found else None
+        """BIRD, if it is the speaker (kube-router's own is GoBGP), and what the lab file has nodes announce; nodes as
+        each other's next hops."""
+        return Several(*node_parts(lab, pid, run), PlainNeighbours(pid, bgp.of(lab).on_the_wire))
 
 
 CNI = KubeRouter()

@@ -44,6 +44,14 @@ def test_another_node_sees_a_pod_behind_its_node_if_the_cni_hides_it(lab: World)
     assert (answer.get("pod"), answer.get("client")) == ("at-worker2", seen), answer
 
 
+def test_pods_and_nodes_ping_each_other(lab: World) -> None:
+    for address in (HERE, THERE):
+        assert lab.ping("asking", address, 100) == "answered"
+    assert lab.ping("worker", lab.ips["beside"], 100) == "answered"
+    if "others" in lab.says.nodes_reach:
+        assert lab.ping("worker", lab.ips["across"], 100) == "answered"
+
+
 @pytest.mark.parametrize("address", OUTSIDE)
 def test_the_world_sees_a_pod_behind_its_node_if_the_cni_hides_it(lab: World, address: str) -> None:
     lab.at("client").do("serve", port=OUTSIDE_PORT)
