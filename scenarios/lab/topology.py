@@ -23,7 +23,9 @@ def wiring(config: LabConfig, attached: dict[str, str], pods: dict[str, list[str
     """attached: node -> its switch; pods: node -> its pods."""
     switches = fabric.switches(config.fabric)
     machines = {**attached, fabric.CLIENT: fabric.attach_client(config.fabric).switch}
-    pairs = [(s.name, peer) for s in switches if s.tier == "leaf" for peer in s.ports.values()]
+    leaves = [s for s in switches if s.tier == "leaf"]
+    # Each once: two leaves may be joined to one another.
+    pairs = list({tuple(sorted((s.name, peer))): None for s in leaves for peer in s.ports.values()})
     pairs += [(switch, machine) for machine, switch in machines.items()]
     return {
         "switches": [{"name": s.name, "tier": s.tier} for s in switches],

@@ -42,7 +42,9 @@ class Line:
 
     @property
     def at(self) -> tuple[float, float]:
-        """Nearer to the lower end, where lines that cross are apart."""
+        """Nearer to the lower end, where lines that cross are apart; above the middle of a level one."""
+        if self.y1 == self.y2:
+            return (self.x1 + self.x2) / 2, self.y1 - 7
         return self.x1 + (self.x2 - self.x1) * 0.72, self.y1 + (self.y2 - self.y1) * 0.72
 
 
@@ -119,6 +121,9 @@ def _line(link: Mapping[str, Any], places: Mapping[str, tuple[float, float]]) ->
     (x1, y1), (x2, y2) = places[upper], places[lower]
     of = limits(link)
     title = f"{upper} to {lower}: {of or 'not limited'}, MTU {link['mtu']}"
+    if y1 == y2:  # switches beside one another
+        half, level = SWITCH_WIDTH / 2 * (1 if x1 < x2 else -1), y1 + SWITCH_HEIGHT / 2
+        return Line(x1 + half, level, x2 - half, level, title, of)
     return Line(x1, y1 + SWITCH_HEIGHT, x2, y2, title, of)
 
 

@@ -21,6 +21,7 @@ from scenarios.measure.stats import repeat_summary, summary
 from scenarios.report import html, lab_picture, plots, results, tables, traits
 from scenarios.report.curves import Curves
 from scenarios.report.results import Measurement, Result, TextTable
+from topo import fabric
 from topo.config import FabricConfig, LinkConfig
 from topo.labfile import default_config
 
@@ -162,6 +163,14 @@ def test_it_says_all_that_the_other_reports_say() -> None:
     assert "git checkout 0123abc" in text and "100M, 2 ms, 0.5 % loss" in text
 
 
+def test_its_figures_are_those_of_the_result_in_full() -> None:
+    found = re.findall(r'<data value="([^"]+)">([^<]+)</data>', html.page(RESULT))
+    shown = [m for m in RESULT.measurements if m.summary and m.path != tables.BASELINE and m.unit != "CPUs"]
+    assert [float(value) for value, _ in found] == [m.summary.p50 for m in shown if m.summary]
+    # 1242.0 us, and the median of 5.4321 and 4 Gbit/s, in three digits at most after the point.
+    assert [text.split()[0] for _, text in found] == ["1242", "4.72"]
+
+
 @pytest.mark.parametrize("nodes", [1, 3, 12, 40])
 def test_no_two_machines_of_the_picture_overlap(nodes: int) -> None:
     drawn = lab_picture.picture(topology(nodes))
@@ -173,6 +182,19 @@ def test_no_two_machines_of_the_picture_overlap(nodes: int) -> None:
             apart = one.x + one.width <= two.x or two.x + two.width <= one.x
             assert apart or one.y + one.height <= two.y or two.y + two.height <= one.y
     assert len(drawn.lines) == 4 + nodes + 1
+
+
+@pytest.mark.parametrize("shape", ["star", "two-racks", "two-sites"])
+def test_a_fabric_of_any_shape_is_drawn_with_each_link_once(shape: Any) -> None:
+    config = replace(default_config(4), fabric=FabricConfig(shape=shape, link=LinkConfig(bandwidth=50)))
+    attached = {node.name: fabric.attach(config.fabric, n).switch for n, node in enumerate(config.nodes)}
+    found = wiring(config, attached, {})
+    ends = [frozenset(link["ends"]) for link in found["links"]]
+    between = 0 if shape == "star" else 1
+    assert len(ends) == len(set(ends)) == 4 + 1 + between
+    drawn = lab_picture.picture(found)
+    level = [line for line in drawn.lines if line.y1 == line.y2]
+    assert len(level) == between and all(line.limits and line.x1 < line.x2 for line in level)
 
 
 def test_a_plot_shows_every_repeat_in_its_place() -> None:
