@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 
@@ -15,7 +16,11 @@ def in_child(work: Callable[[], int]) -> int:
         status = 1
         try:
             status = work()
+        except BaseException:  # a forked process must not fall back into its parent's code
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(status)
     while True:
         try:
