@@ -47,6 +47,32 @@ ADMIN = [
         "BaselineAdminNetworkPolicy", "default", subject=EVERYBODY, ingress=[{"action": "Deny", "from": [TO_Y]}]
     ),
 ]
+CALICO = [
+    policy_world.policy(
+        "NetworkPolicy.projectcalico.org",
+        order=1,
+        selector="pod in {'a', 'b'}",
+        ingress=[
+            {"action": "Log", "source": {"notNets": ["10.244.2.0/24"]}},
+            {"action": "Log"},
+            {"action": "Deny", "protocol": "ICMP", "icmp": {"type": 8}, "source": {"selector": "pod == 'c'"}},
+            {
+                "action": "Deny",
+                "protocol": "TCP",
+                "source": {"ports": ["1:1000", 40000]},
+                "destination": {"ports": [81]},
+            },
+            {"action": "Allow", "notProtocol": "UDP", "source": {"namespaceSelector": "ns != 'z'"}},
+        ],
+    ),
+    policy_world.policy(
+        "GlobalNetworkPolicy",
+        selector="!has(nothing)",
+        types=["Ingress", "Egress"],
+        ingress=[{"action": "Pass", "destination": {"selector": "pod == 'c'"}}],
+        egress=[{"action": "Allow", "destination": {"notSelector": "pod == 'b'", "notNets": ["10.244.3.101"]}}],
+    ),
+]
 
 
 def worlds() -> dict[str, World]:
@@ -58,6 +84,8 @@ def worlds() -> dict[str, World]:
                 world.change(case.steps[0].raw)
     found["admin"] = world = World.of(load(DATA / "named.json")[0].cluster)
     world.policies = {p["metadata"]["name"]: p for p in ADMIN}
+    found["calico"] = world = World.of(load(DATA / "named.json")[0].cluster)
+    world.policies = {p["kind"]: p for p in CALICO}
     return found
 
 
