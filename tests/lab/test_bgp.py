@@ -62,7 +62,7 @@ def anycast(
 ) -> RunningLab:
     if request.param == "bird" and shutil.which("bird") is None:
         pytest.skip("bird2 is not installed")
-    cni = "{name: calico, speaker: bird, bfd: true}" if request.param == "bird" else "calico"
+    cni = "{name: calico, speaker: bird, holdTime: 6}" if request.param == "bird" else "calico"
     return start(start_lab, tmp_path_factory.mktemp("lab"), cni, ANYCAST)
 
 
@@ -77,6 +77,20 @@ def test_announced_prefixes_are_reached_by_the_best_paths_and_filters_hold(anyca
     assert "198.18.0.0/24" not in {p["prefix"] for p in paths}
     assert "192.0.2.0/24" in anycast.ask("routes", "control-plane").stdout
     assert len(anycast.json("routes", "worker", "--protocols")) == 2
+
+
+def test_a_bird_that_dies_comes_back_and_its_neighbours_keep_its_routes_meanwhile(anycast: RunningLab) -> None:
+    """Graceful restart (RFC 4724): its kernel forwards on."""
+    before = anycast.exec("worker", "cat", "/run/mininetes/worker/bird/bird.pid", ok=False)
+    if not before:  # the controller's RIB
+        return
+    far = anycast.pod("far")["ip"]
+    anycast.eventually(lambda: pings(anycast, "near", far))
+    anycast.exec("worker", "kill", "-9", before.strip())
+    lost = anycast.exec("near", "ping", "-i", "0.02", "-c", "100", "-q", far, ok=False)
+    assert " 0% packet loss" in lost, lost
+    anycast.eventually(lambda: established(anycast, "worker") == 2, 30)
+    assert anycast.exec("worker", "cat", "/run/mininetes/worker/bird/bird.pid") != before
 
 
 def test_connections_spread_over_equal_next_hops_and_a_dead_one_is_withdrawn(anycast: RunningLab) -> None:
