@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 from mininet.net import Mininet
 
@@ -22,6 +24,8 @@ from topo.lifecycle import Lifecycle
 from topo.nodes import Node
 from topo.podnetwork import NodeNetwork
 from topo.standin.client import StandIn
+
+Answer = TypeVar("Answer")
 
 LOG = logging.getLogger("mininetes")
 # New pods that are made before anything else is looked at.
@@ -52,7 +56,6 @@ class Kubelet:
         self.refusal: InputError | None = None
         self._network_of = network_of
         self._networks: dict[str, NodeNetwork] = {}
-        self._networks_lock = threading.Lock()
         self._attached_any = False
         self._inbox = Inbox()
         # Two, for who ends must not wait with who begins: a switch may be down, or busy with the others.
@@ -74,6 +77,19 @@ class Kubelet:
         self._note([_key(thing) for thing in things if thing["kind"] == "Pod"])
         threading.Thread(target=self._listen, name="kubelet-watch", daemon=True).start()
         self._thread.start()
+
+    def ask(self, work: Callable[[], Answer]) -> Answer:
+        """Have something done while no pod is being attached or detached, and wait for it. From any other thread."""
+        done: Future[Answer] = Future()
+
+        def do() -> None:
+            try:
+                done.set_result(work())
+            except Exception as error:  # it is whoever waits who is to know
+                done.set_exception(error)
+
+        self._inbox.put(do)
+        return done.result()
 
     def _listen(self) -> None:
         while (batch := self._watch.batch()) is not None:
@@ -167,12 +183,11 @@ class Kubelet:
         return made
 
     def network(self, node: Node) -> NodeNetwork:
-        """The pod network of a node; one that came again under its name has another. From any thread."""
-        with self._networks_lock:
-            have = self._networks.get(node.name)
-            if have is None or have.node is not node:
-                have = self._networks[node.name] = self._network_of(node)
-            return have
+        """The pod network of a node; one that came again under its name has another."""
+        have = self._networks.get(node.name)
+        if have is None or have.node is not node:
+            have = self._networks[node.name] = self._network_of(node)
+        return have
 
     def _make(self, node: Node, pod: Object) -> pods.Sandbox | None:
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]

@@ -23,7 +23,11 @@ def build_options(parser: ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, metavar="N", help="number of nodes (default: the lab file's, else 3)")
     parser.add_argument("--cni", metavar="NAME", help="pod network (`mininetes list` names them)")
     parser.add_argument(
-        "--cni-option", action="append", default=[], metavar="KEY=VALUE", help="an option of the CNI; may repeat"
+        "--cni-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the CNI (docs/cni.md); may repeat",
     )
     parser.add_argument("--proxy", metavar="MODE", help="Service implementation (`mininetes list` names them)")
     parser.add_argument("--ingress", action="store_true", help="an Ingress controller (nginx), manifests or not")

@@ -218,7 +218,8 @@ def _exec(request: Request) -> Any:
 
 def _cni(request: Request) -> Any:
     lab, values = request.lab, request.values
-    return cni.ask(lab, values["command"], values["names"], lambda name: sandbox(lab, name))
+    # GC must not meet an ADD or a DEL (CNI specification, "Lifecycle & Ordering").
+    return lab.kubelet.ask(lambda: cni.ask(lab, values["command"], values["names"], lambda name: sandbox(lab, name)))
 
 
 def _capture(request: Request) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +23,7 @@ from topo.cni.request import Attachment
 from topo.cni.result import Result, read
 from topo.cni.runtime import Runtime, agree
 
-DATA = Path(__file__).parents[1] / "data" / "cni"
+ROOT = Path(__file__).parents[2]
 ATTACHMENT = Attachment("c1", "/proc/1/ns/net", "eth0", {"A": "b"}, {"mac": "00:11:22:33:44:66", "unheard": 1})
 LAST = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/proc/1/ns/net"}], "ips": [], "dns": {}}
 
@@ -292,6 +294,13 @@ def test_a_wrong_parameter_is_named_with_code_4(name: str, value: str) -> None:
 def test_a_wrong_configuration_has_its_code(config: Any, command: str, code: int) -> None:
     status, said = call(GIVEN | {"CNI_COMMAND": command}, config)
     assert (status, said["code"]) == (1, code), said
+
+
+@pytest.mark.parametrize(("redirection", "code"), [("<&-", 5), ("</dev/null", 6)])
+def test_a_program_whose_input_cannot_be_read_says_so(redirection: str, code: int) -> None:
+    program = f"{sys.executable} -c 'import topo.cni.ipam as i, sys; sys.exit(i.main())'"
+    done = subprocess.run(["sh", "-c", f"{program} {redirection}"], env=GIVEN, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, json.loads(done.stdout)["code"], done.stderr) == (1, code, "")
 
 
 def test_a_defect_of_a_plugin_is_an_error_object_too() -> None:

@@ -15,7 +15,9 @@ from topo.cni.versions import LATEST
 def run(plugin: Plugin) -> int:
     """One call; its exit status."""
     try:
-        text = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
+        if sys.stdin is None:
+            raise OSError("it is closed")
+        text = "" if sys.stdin.isatty() else sys.stdin.read()
     except (OSError, UnicodeDecodeError) as error:
         code = Code.IO_FAILURE if isinstance(error, OSError) else Code.UNDECODABLE
         print(json.dumps(CniError(code, "standard input cannot be read", str(error)).object(LATEST)))
