@@ -15,7 +15,7 @@ from scenarios.cli import Command, run
 from scenarios.cli.common import json_option, print_json
 from scenarios.cli.inputs import choices
 from scenarios.lab import assemble
-from scenarios.report import sweeps
+from scenarios.report import results, sweeps
 from scenarios.report.sweeps import Cell, Sweep
 from topo.cluster.errors import InputError, PlatformError
 from topo.config import LabConfig
@@ -61,6 +61,9 @@ def _run(arguments: Namespace) -> int:
     finally:
         found = {step: at for step in steps if (at := sweeps.done(arguments.results, *step)) is not None}
         (arguments.results / sweeps.TABLE).write_text(sweeps.table(found))
+    for (cell, number), at in found.items():  # those of an earlier call too
+        if wrong := results.read(at).failed:
+            failed[f"{cell.name} run {number}"] = f"not as expected: {wrong[0]}"
     missing = {cell.name: reason for cell, reason in absent.items()}
     if arguments.json:
         runs = [{"cell": cell.name, "run": number, "folder": str(at)} for (cell, number), at in found.items()]
@@ -154,8 +157,7 @@ def _once(words: Sequence[str]) -> tuple[int, str]:
         process.send_signal(signal.SIGINT)
         process.communicate()
         raise
-    said = problems.strip() or next((line for line in out.splitlines() if "Not as expected" in line), "")
-    return process.returncode, said[-400:]
+    return process.returncode, (problems or out).strip()[-400:]
 
 
 COMMAND = Command(

@@ -15,6 +15,7 @@ from scenarios.measure import suite
 from scenarios.measure.environment import cpu_times
 from scenarios.measure.place import Place, ProgramError
 from scenarios.measure.stats import median, percentile
+from topo.cluster.errors import PlatformError
 
 # What is too much. In a lab every hop is a process that must get a CPU, so others' work shows at once.
 OTHERS_PERCENT, STEAL_PERCENT = 10.0, 2.0
@@ -80,7 +81,7 @@ def calibrate(*, tx_off: bool) -> Calibration:
                 for to, taken in ((alone, loopback), (server, veth)):
                     run = suite.request_response(client, to, "tcp", seconds=SECONDS)
                     taken.append(median(run.values))
-    except (ProgramError, ValueError) as problem:
+    except (ProgramError, PlatformError, ValueError) as problem:
         return Calibration(timer, overshoot, problem=str(problem))
     return Calibration(timer, overshoot, tuple(loopback), tuple(veth))
 

@@ -57,7 +57,7 @@ RESULT = Result(
         measured("vswitchd CPU", "other node", "CPUs", 0.512),
         Measurement("icmp_rtt", "ClusterIP", "us", note="not measured: a ClusterIP answers no ICMP"),
     ),
-    notes=("a note",),
+    notes=("a note", "Not as expected: a pod did not answer"),
     tables=(TextTable("own", ("a", "b"), ((LONG, LONG * 3),)),),
     curves=(Curves("growth", "Services", "s", {"ovs": ((10, 0.1), (1e4, 9.0))}, {"ovs": ((10, 0.05, 0.2),)}),),
     warnings=("the machine was busy",),
@@ -158,7 +158,8 @@ def test_it_says_all_that_the_other_reports_say() -> None:
         assert cell in text
     for cell in traits.row("flannel vxlan", TRAITS):
         assert cell in text
-    for said in (*RESULT.notes, *RESULT.warnings, *RESULT.failed, tables.shaping(RESULT.lab), RESULT.command):
+    assert text.count("a pod did not answer") == 1
+    for said in ("a note", *RESULT.warnings, *RESULT.failed, tables.shaping(RESULT.lab), RESULT.command):
         assert said in text
     assert "git checkout 0123abc" in text and "100M, 2 ms, 0.5 % loss" in text
 

@@ -9,6 +9,7 @@ import pytest
 
 from scenarios.measure import selfcheck
 from scenarios.measure.selfcheck import Calibration, Ticks, judge, read_ticks, shares
+from topo.cluster.errors import PlatformError
 
 QUIET = Calibration(timer=40, overshoot=80.0, loopback=(14.0, 15.0, 14.5), veth=(18.0, 19.0, 18.5))
 
@@ -51,6 +52,16 @@ def test_ticks_count_processes_with_their_ended_children_whatever_their_name(tmp
         (tmp_path / pid / "stat").write_text(f"{pid} ({name}) S 0 1 1 0 -1 4194560 1 2 3 4 11 12 13 14 20 0 1 0\n")
     (tmp_path / "self").mkdir()
     assert read_ticks(tmp_path) == Ticks(total=457, busy=42, steal=7, own=100)
+
+
+def test_a_machine_that_cannot_be_calibrated_is_measured_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PlatformError("ethtool is not installed", "apt-get install ethtool")
+
+    monkeypatch.setattr(selfcheck.suite, "baseline_places", refuse)
+    found = selfcheck.calibrate(tx_off=True)
+    assert found.problem == "ethtool is not installed: apt-get install ethtool" and found.timer > 0
+    assert "could not be calibrated" in judge(found, QUIET, others=0.0, steal=0.0)[0]
 
 
 def test_the_timer_is_read_for_real() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.cli import main
+from scenarios.cli import main, sweep
 from scenarios.measure.stats import repeat_summary, summary
 from scenarios.report import results, sweeps
 from scenarios.report.results import Measurement, Result
@@ -63,6 +63,18 @@ def test_what_is_done_is_known_by_its_result_and_all_of_it_is_one_table(tmp_path
         ("flannel", "2", "1", "1", 10.0),
         ("flannel", "2", "1", "2", 12.0),
     ]
+
+
+def test_what_was_not_as_expected_stays_failed_when_nothing_is_left_to_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, words = tmp_path / "matrix", ["sweep", "quickstart", "--nodes", "2"]
+    asked = sweep._sweep(main.parser("sweep").parse_args([*words, "--results", str(folder)]))
+    sweeps.begin(asked, folder)
+    failed = Result("s", "2024-05-06T07:08:09+00:00", "c", {}, {}, (), failed=("a packet passed",))
+    results.write(failed, [], sweeps.place(folder, *next(asked.steps())))
+    assert main.run([*words, "--results", str(folder)]) == 1
+    assert "2-nodes run 1: not as expected: a packet passed" in capsys.readouterr().out
 
 
 def test_labs_that_are_equal_are_found() -> None:
