@@ -12,20 +12,23 @@ from controllers.registry import discover
 from topo.cluster.errors import InputError
 from topo.config import LabConfig
 
-# An option beside the variant that changes what is on the fabric.
-_ENCRYPTED = "wireguard"
+# Options beside the variant by which CNIs seal what goes between nodes.
+_SEALING: Mapping[str, object] = {"wireguard": True, "encryption": "wireguard", "password": "of the lab"}
 
 
 def known() -> dict[str, tuple[Cni, dict[str, Any]]]:
     """Every variant of every CNI with the options that make it, as `mininetes list cni` names them; and every CNI that
-    may encrypt once more, encrypted.
+    may seal what goes between nodes once more, sealed.
     """
     found: Mapping[str, Cni] = discover(cnis, "CNI")
     variants = {f"{name} {one}": (cni, {cni.option: one}) for name, cni in found.items() for one in cni.variants}
-    encrypted = {
-        f"{n} {_ENCRYPTED}": (cni, {_ENCRYPTED: True}) for n, cni in found.items() if _ENCRYPTED in cni.options
+    sealed = {
+        f"{cni.name} {key}": (cni, {key: value})
+        for cni in found.values()
+        for key, value in _SEALING.items()
+        if key in cni.options
     }
-    return {**variants, **encrypted}
+    return {**variants, **sealed}
 
 
 def chosen(config: LabConfig, key: str) -> dict[str, LabConfig]:

@@ -94,6 +94,15 @@ def added(traits: Traits, one_subnet: bool = True) -> tuple[tuple[str, ...], int
     return ((), 0) if one_subnet and traits.only_between_subnets else (traits.headers, traits.overhead)
 
 
+def is_added(traits: Traits, found: int, one_subnet: bool = True) -> bool:
+    """Whether a packet that takes so many bytes more on the fabric than from its pod is as the traits say.
+
+    WireGuard fills up what it seals to a multiple of 16 bytes (WireGuard, "Protocol": data messages).
+    """
+    headers, least = added(traits, one_subnet)
+    return least <= found <= least + (15 if "wg" in headers else 0)
+
+
 def unlike(
     traits: Traits, packets: Sequence[Packet], ends: Sequence[str], nodes: Sequence[str], one_subnet: bool = True
 ) -> list[str]:

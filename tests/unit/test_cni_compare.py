@@ -10,7 +10,7 @@ from controllers.cni import Traits
 from scenarios import Outcome
 from scenarios.cni_traits import SCENARIO as CNI_TRAITS
 from scenarios.lab import networks
-from scenarios.measure.wire import Packet, added, unlike
+from scenarios.measure.wire import Packet, added, is_added, unlike
 from scenarios.mtu import SCENARIO as MTU
 from scenarios.report.results import TextTable
 from topo.cluster.errors import InputError
@@ -49,6 +49,11 @@ def test_a_packet_as_the_traits_say_is_nothing_to_speak_of() -> None:
 )
 def test_a_packet_unlike_the_traits_is_named(traits: Traits, packets: list[Packet], said: str) -> None:
     assert said in unlike(traits, packets, ENDS, NODES)[0]
+
+
+def test_what_is_added_is_exact_but_for_what_wireguard_fills_up() -> None:
+    assert [is_added(VXLAN, cost) for cost in (49, 50, 51)] == [False, True, False]
+    assert [is_added(SEALED, cost) for cost in (59, 60, 75, 76)] == [False, True, True, False]
 
 
 def test_what_one_lab_found_unexpected_is_the_comparisons_failure() -> None:
