@@ -153,6 +153,11 @@ def _notes(runs: Mapping[str, Result], *, relative: bool) -> list[str]:
 
 
 def _differ(what: str, values: Mapping[str, object]) -> list[str]:
+    """A sentence for what differs, down to the fields of mappings."""
     if len({str(value) for value in values.values()}) == 1:
         return []
+    maps = {run: value for run, value in values.items() if isinstance(value, Mapping)}
+    if len(maps) == len(values):
+        keys = dict.fromkeys(key for value in maps.values() for key in value)
+        return [text for key in keys for text in _differ(f"{what} {key}", {r: v.get(key) for r, v in maps.items()})]
     return [f"Different {what}: " + "; ".join(f"{run} {plain(value)[:80] or '-'}" for run, value in values.items())]

@@ -61,7 +61,7 @@ def _doubt(result: Result) -> str:
 
 
 def _more(many: int) -> str:
-    return f" (and {many - 1} warnings more)" if many > 1 else ""
+    return f" (and {many - 1} more)" if many > 1 else ""
 
 
 def _applies(claim: Claim, result: Result) -> bool:

@@ -13,7 +13,7 @@ POD_HEIGHT, HEAD = 15, 24
 # Pods of one machine that are drawn by name; the others are a number.
 SHOWN = 14
 # Characters that fit a pod's line and a machine's head; the whole name is what pointing at it shows, and in the list.
-POD_TEXT, HEAD_TEXT = 15, 13
+POD_TEXT, HEAD_TEXT = 13, 13
 
 
 @dataclass(frozen=True, slots=True)

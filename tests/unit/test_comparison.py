@@ -81,9 +81,12 @@ def test_ratios_to_the_own_baseline_compare_machines() -> None:
 
 def test_doubts_and_shaping_are_told() -> None:
     one = replace(run(measured("x", "a", "us", 1, 2)), warnings=("busy",))
-    two = replace(one, lab={"cni": "calico", "shaped": True}, warnings=())
+    link = {"bandwidth": 100.0, "mtu": 1500}
+    one = replace(one, lab={**one.lab, "fabric": {"shape": "star", "link": {**link, "bandwidth": None}}})
+    two = replace(one, lab={"cni": "calico", "shaped": True, "fabric": {"shape": "star", "link": link}}, warnings=())
     notes = compare({"one": one, "two": two}, relative=False).notes
     assert "one: busy" in notes and "Different lab: cni: one flannel; two calico" in notes
+    assert "Different lab: fabric link bandwidth: one -; two 100.0" in notes and "mtu" not in " ".join(notes)
     assert any(note.startswith("Some runs were shaped") for note in notes)
 
 
