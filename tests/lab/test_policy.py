@@ -184,7 +184,7 @@ def test_explain_and_matrix_say_what_packets_do(lab: RunningLab, tmp_path: Path)
     assert sum(flow["packets"] for flow in side["flows"]) > 0
     (port,) = explain(lab, "stranger", "web")["ports"]
     assert not port["allowed"] and "isolates it" in port["ingress"]["why"]
-    assert [flow["table"] for flow in port["ingress"]["flows"]] == ["IngressDefault"]
+    assert [flow["table"] for flow in port["ingress"]["flows"]] == ["IngressPolicy"]
     page = tmp_path / "matrix.html"
     done = mininetes("policy", "matrix", "--lab", lab.name, "-n", "default", "--probe", "--html", str(page), "--json")
     found = json.loads(done.stdout)
