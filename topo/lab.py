@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from topo import fabric, hosts, links, linuxbridge, nodes, outside, routers, shaping
+from topo import fabric, hosts, links, linuxbridge, nodes, outside, routers
 from topo.cluster.ipam import AddressPool, service_pool
 from topo.cluster.network import Daemon, PodNetwork
 from topo.cluster.store import NotFound, Object, Store
@@ -29,6 +29,7 @@ from topo.ovs import Bridge, OpenVSwitch, Port, empty_database
 from topo.podnetwork import NodeNetwork
 from topo.standin.client import StandIn
 from topo.waiting import waiting_for
+from topo.wires import Wires, port_name
 
 # Seconds between two looks at whether the nodes' switches live.
 _NODE_PERIOD = 0.2
@@ -103,6 +104,7 @@ class Lab:
             lambda node: NodeNetwork(node, parts.network, run / node.name / "cni", offloads),
             honour_delay=config.honour_initial_delay,
         )
+        self._wires = Wires(config.fabric, self.store, self.mininet, self._host)
         self._database = empty_database(run)
         self._mtu = fabric.mtu(config.fabric)
         self._lock = threading.Lock()
@@ -151,7 +153,7 @@ class Lab:
         with self._lock:
             planned = self._plan(node)
             machine = self.switches[planned.attachment.switch]
-            name = self._wire_node(planned)
+            name = self._wires.attach(planned)
             links.set_up(machine.pid, name, True)
             machine.switch.add_ports("br-fabric", [Port(name, planned.attachment.port)])
             nodes.prepare(planned.machine, self._bridges_of(planned), self._database)
@@ -169,13 +171,13 @@ class Lab:
         with self._lock:
             node = self.nodes.pop(name)
             self.store.delete("Node", "", name)
-            self._switch_port(node.attachment.switch, node.attachment.port, None)
+            self._wires.note(node.attachment.switch, node.attachment.port, None)
             for sandbox in [s for s in self.kubelet.sandboxes.values() if s.node is node and s.attachment]:
                 sandbox.host.end()
             for thing in [a for a in self.store.list("Attachment") if a["spec"]["node"] == name]:
                 self.store.delete("Attachment", "", thing["metadata"]["name"])
             machine = self.switches[node.attachment.switch]
-            machine.switch.delete_ports("br-fabric", [_port_name(node.attachment.port)])
+            machine.switch.delete_ports("br-fabric", [port_name(node.attachment.port)])
             node.machine.end()
             hosts.remove(self.mininet, node.machine.host)
 
@@ -283,32 +285,21 @@ class Lab:
             self.store.update("Node", "", node.name, lambda have: nodes.fill_object(have, thing))
         else:
             self.store.create(thing)
-        self._switch_port(node.attachment.switch, node.attachment.port, node.name)
+        self._wires.note(node.attachment.switch, node.attachment.port, node.name)
         return node
-
-    def _switch_port(self, switch: str, port: int, peer: str | None) -> None:
-        def change(thing: Object) -> None:
-            if peer is None:
-                thing["spec"]["ports"].pop(str(port), None)
-            else:
-                thing["spec"]["ports"][str(port)] = peer
-
-        self.store.update("FabricSwitch", "", switch, change)
 
     def _wire_switch(self, name: str) -> dict[int, str]:
         """Make the links of a switch that it owns (fabric_links has it first) and those to its nodes. All its ports."""
         ports = {}
-        thing = self.store.get("FabricSwitch", "", name)
-        assert thing is not None
-        for number, peer in sorted((int(n), p) for n, p in thing["spec"]["ports"].items()):
-            ports[number] = _port_name(number)
+        for number, peer in self._wires.ports(name).items():
+            ports[number] = port_name(number)
             if peer in self.nodes:
-                self._wire_node(self.nodes[peer])
+                self._wires.attach(self.nodes[peer])
             elif peer in self.outside:
                 self._wire_client(peer, name, ports[number])
             elif (name, peer) in fabric_links(self.config):
-                back = next(int(n) for n, p in self._ports_of(peer).items() if p == name)
-                self._wire(peer, _port_name(back), name, ports[number])
+                back = next(n for n, p in self._wires.ports(peer).items() if p == name)
+                self._wires.connect(peer, port_name(back), name, ports[number])
         return ports
 
     def _plan_client(self) -> None:
@@ -316,34 +307,15 @@ class Lab:
         hosts.add(self.mininet, host)
         self.store.create(fabric.client_object(self.config))
         place = fabric.attach_client(self.config.fabric)
-        self._switch_port(place.switch, place.port, fabric.CLIENT)
+        self._wires.note(place.switch, place.port, fabric.CLIENT)
 
     def _wire_client(self, name: str, switch: str, port: str) -> None:
         address = fabric.client_address(self.config)
-        self._wire(name, "eth0", switch, port, str(address), fabric.mac_of(address))
+        self._wires.connect(name, "eth0", switch, port, str(address), fabric.mac_of(address))
         outside.configure(self.outside[name], self.config, self._mtu, self.parts.datapath == "system")
         outside.start(self.outside[name], self.run / name, self.parts.outside)
         if self.config.dns:
             outside.start_resolver(self.outside[name], self.config)
-
-    def _ports_of(self, switch: str) -> dict[str, str]:
-        thing = self.store.get("FabricSwitch", "", switch)
-        assert thing is not None
-        return dict(thing["spec"]["ports"])
-
-    def _wire_node(self, node: Node) -> str:
-        name = _port_name(node.attachment.port)
-        self._wire(node.name, "eth0", node.attachment.switch, name, str(node.ip))
-        return name
-
-    def _wire(self, one: str, one_port: str, two: str, two_port: str, ip: str = "", mac: str = "") -> None:
-        """A link of the fabric, shaped at both ends as the lab file says. ip, mac: of the first end's machine."""
-        link = fabric.link(self.config.fabric, one, two)
-        ends = [(self._host(one), one_port), (self._host(two), two_port)]
-        links.veth(one_port, ends[0][0].pid, two_port, ends[1][0].pid, link.mtu, mac)
-        hosts.add_link(self.mininet, ends[0][0], one_port, ends[1][0], two_port, ip)
-        for host, port in ends:
-            shaping.apply(host, port, link)
 
     def _host(self, name: str) -> hosts.Host:
         if name in self.outside:
@@ -405,7 +377,3 @@ def _all(results: Iterable[None]) -> None:
     """Wait for all, and raise what the first that failed raised."""
     for _ in results:
         pass
-
-
-def _port_name(number: int) -> str:
-    return f"eth{number}"
