@@ -19,7 +19,7 @@ from topo.config import FabricConfig, LabConfig
 # IP 20 and ICMP 8 of an echo. Bytes by which the wrong MTUs are wrong, and the jumbo fabric's MTU.
 HEADERS, TOO_MUCH, TOO_SMALL, JUMBO = 28, 100, 700, 9000
 # Seconds that a TCP connection sends, also one that first has to find out, and until an echo is lost.
-SENDING, FINDING, PATIENCE = 1.0, 5.0, 0.3
+SENDING, FINDING, PATIENCE = 1.0, 8.0, 0.3
 PORT = 7070
 RIGHT, LARGE, SMALL, ON_JUMBO = CASES = ("right", "too large", "too small", "jumbo")
 # What a sender does about packets that are too large for the path: wait for ICMP, which no switch sends; or find out by
