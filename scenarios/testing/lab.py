@@ -96,14 +96,13 @@ def started(*arguments: str) -> Iterator[Lab]:
     """A lab as `mininetes up ARGUMENTS` makes it; gone after the block."""
     lab = Lab(f"test-{uuid.uuid4().hex[:8]}")
     command = [sys.executable, "-m", "scenarios", "up", "--detach", "--lab", lab.name, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        raise LabFailure(f"mininetes up {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-800:]}")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        if done.returncode:
-            raise LabFailure(f"mininetes up {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-800:]}")
         yield lab
     finally:
-        # Also of one that was interrupted while it came up: it has left this process's group. It may have ended, too.
-        with suppress(LabFailure):
+        with suppress(LabFailure):  # it may have ended already
             lab._ask({"verb": "down"})
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from running import ROOT
-
-from scenarios.lab.socket import running
 
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "results.md").read_text(), re.DOTALL)
 # What must not pass: a path that is ten times as slow as it was, a pod that is not there, a baseline nobody knows.
@@ -60,26 +56,3 @@ def test_the_example_of_the_page_holds_and_what_must_fail_fails(tmp_path: Path) 
     assert re.search(r"tcp_rr: [0-9.]+ times .* baseline 0\.10, tolerance 0%: slower", done.stdout)
     assert "there is no such pod" in done.stdout
     assert "has no baseline 'unheard' for datapath" in done.stdout
-
-
-def test_a_lab_that_is_interrupted_while_it_comes_up_is_taken_down() -> None:
-    program = "import time\nfrom scenarios.testing.lab import started\nwith started('--no-dns'): time.sleep(60)\n"
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    before = set(running())
-    deadline = time.monotonic() + 60
-    while not (came := {name for name in set(running()) - before if _of(process.pid, name)}):
-        assert time.monotonic() < deadline and process.poll() is None, "no lab came up"
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert "KeyboardInterrupt" in said
-    deadline = time.monotonic() + 30
-    while came & set(running()):
-        assert time.monotonic() < deadline, "the lab was left behind"
-        time.sleep(0.1)
-
-
-def _of(pid: int, name: str) -> bool:
-    """Whether a child of the process is starting this lab."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return any(name.encode() in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
