@@ -1,13 +1,11 @@
-"""The few Linux calls that Python 3.11 does not offer: unshare, setns, mount, the parent-death signal; and kinds of
-devices.
-"""
+"""Linux calls that Python 3.11 does not offer (unshare, setns, mount, parent-death signal), and kinds of devices."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -78,5 +76,11 @@ def in_own_network(command: list[str]) -> subprocess.CompletedProcess[str]:
 @lru_cache
 def has_device(kind: str) -> bool:
     """Whether the kernel has devices of this kind (ip-link(8)), found by making one."""
-    extra = ["id", "1", "dstport", "4789"] if kind == "vxlan" else []
-    return in_own_network(["ip", "link", "add", "probe", "type", kind, *extra]).returncode == 0
+    return in_own_network(["ip", "link", "add", "probe", "type", kind, *_NEEDED.get(kind, ())]).returncode == 0
+
+
+# What some kinds want to be told. A namespace may have an ipip device (tunl0) from the start, whose addresses are none.
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "vxlan": ("id", "1", "dstport", "4789"),
+    "ipip": ("local", "192.0.2.1"),
+}

@@ -1,6 +1,6 @@
 """The CNI specification: labs with the reference plugins and with ours, and plugins called as programs by a stranger.
 
-The configurations are those of docs/cni.md. Statements that need no lab are in tests/unit/test_cni_*.py.
+The configurations are those of docs/cni-plugins.md. Statements that need no lab are in tests/unit/test_cni_*.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import yaml
 from running import ROOT, RunningLab, StartLab, mininetes
 
 REFERENCE = Path("/usr/lib/cni")
-PAGE = (ROOT / "docs" / "cni.md").read_text()
+PAGE = (ROOT / "docs" / "cni-plugins.md").read_text()
 EXAMPLES = dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
 STRANGER = Path(__file__).with_name("cni_stranger.py")
 MORE = """
@@ -141,7 +141,7 @@ def test_bandwidth_is_limited_in_each_direction(lab: RunningLab, reverse: tuple[
 
 @pytest.mark.statement("check-ok", "check-missing-address", "check-missing-if")
 def test_check_finds_what_went(lab: RunningLab) -> None:
-    # Before 1.3 portmap and bandwidth fail for pods without rules of IPv6, or without limits (docs/cni.md).
+    # Before 1.3 portmap and bandwidth fail for pods without rules of IPv6, or without limits (docs/cni-plugins.md).
     assert asked(lab, "check", "slow")[0]["ok"]
     address, gateway = lab.pod("slow")["ip"], str(IPv4Network(node_of(lab, "control-plane")["podCIDR"])[1])
     lab.exec("slow", "ip", "address", "delete", f"{address}/24", "dev", "eth0")
