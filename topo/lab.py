@@ -6,9 +6,9 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,7 +132,7 @@ class Lab:
         bridges = {name: [self._switch_bridge(name, ports[name])] for name in self.switches}
         bridges |= {n.name: list(self._bridges_of(n)) for n in self.nodes.values()}
         machines = {**self.switches, **{n.name: n.machine for n in self.nodes.values()}}
-        with ThreadPoolExecutor(max_workers=4) as pool:
+        with _threads() as pool:
             _all(pool.map(lambda name: nodes.prepare(machines[name], bridges[name], self._database), machines))
             # A switch that finds nobody there tries again only after a second.
             self.controller.wait_listening(len(self.bridges()))
@@ -371,6 +371,16 @@ class Lab:
                 if alive != up.get(name, True):
                     self._set_ready(name, alive)
                 up[name] = alive
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Nobody waits for them at the end: a lab that is interrupted may be waiting for a switch that was killed."""
+    pool = ThreadPoolExecutor(max_workers=4)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _all(results: Iterable[None]) -> None:

@@ -38,7 +38,8 @@ class Container:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.process = subprocess.Popen(["unshare", "--net", "sleep", "300"])
+        # It ends with this program, however that ends.
+        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "300"])
         self.netns = f"/proc/{self.process.pid}/ns/net"
         while Path(self.netns).stat().st_ino == Path("/proc/self/ns/net").stat().st_ino:
             time.sleep(0.005)

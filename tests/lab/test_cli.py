@@ -59,7 +59,7 @@ FLAGS = {
     "unknown scenario": (("run", "nothing"), "unknown scenario 'nothing'"),
     "no repeats": (("run", "quickstart", "--repeats", "0"), "nothing would be measured"),
     "no nodes": (("up", "--nodes", "0"), "--nodes"),
-    "unknown CNI": (("up", "--cni", "kilo"), "one of: calico, canal, flannel"),
+    "unknown CNI": (("up", "--cni", "kilo"), "one of: calico, canal, cilium"),
     "no file": (("up", "/nonexistent.yaml"), "/nonexistent.yaml"),
     "no application": (("up", "--controller", "/nonexistent.py"), "no such file"),
     "no folder": (("up", "--plugins", "/nonexistent"), "no such folder"),

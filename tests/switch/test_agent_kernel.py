@@ -25,6 +25,7 @@ from controllers.proxy.userspace import ProxyProcess, listener
 from controllers.services import Endpoint, ServicePort
 from controllers.state import Lab, Node, NodeView
 from topo import links, nodes
+from topo.cluster.network import PodNetwork
 from topo.hosts import Host
 from topo.system import inside
 
@@ -189,7 +190,8 @@ class TestNodePorts:
         subnets = SimpleNamespace(
             pod_subnet=IPv4Network(LAB.pod_subnet), service_subnet=IPv4Network(LAB.service_subnet)
         )
-        run(host.pid, "nft", "-f", "-", text=nodes._rules(cast("Any", subnets)))
+        network = PodNetwork(1450, on_link=True)
+        run(host.pid, "nft", "-f", "-", text=nodes._rules(cast("Any", subnets), network))
 
     def held(self, host: Host) -> set[str]:
         listed = json.loads(run(host.pid, "nft", "-j", "list", "set", "ip", "mininetes", "nodeports"))
