@@ -61,8 +61,11 @@ scenario: install ## run a scenario (SCENARIO=quickstart), print and save its re
 list: install ## scenarios, CNIs, proxy modes, and what this kernel can do
 	@$(BIN)/mininetes list
 
+# Tests with whole labs side by side keep two cores busy, and some measure time. What fails there is shown, and decides only if it
+# fails by itself too; a run that broke off has nothing to repeat and fails (pytest's status 5).
 test: install lint ## all checks and tests
-	@$(BIN)/pytest -q -n 2 --dist loadfile tests
+	@$(BIN)/pytest -q -n 2 --dist loadfile tests || { echo "again, one after the other: what failed"; \
+	  $(BIN)/pytest -q --last-failed --last-failed-no-failures none tests; }
 
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy --no-error-summary
