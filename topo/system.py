@@ -1,9 +1,10 @@
-"""Linux calls that Python 3.11 does not offer (unshare, setns, mount, parent-death signal), and kinds of devices."""
+"""Linux calls that Python 3.11 does not offer (unshare, setns, mount ...), ends of processes, and kinds of devices."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import select
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -84,3 +85,15 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "vxlan": ("id", "1", "dstport", "4789"),
     "ipip": ("local", "192.0.2.1"),
 }
+
+
+def wait_end(number: int) -> None:
+    """Until the process has ended, whoever started it (pidfd_open(2))."""
+    try:
+        fd = os.pidfd_open(number)
+    except ProcessLookupError:
+        return
+    try:
+        select.select([fd], [], [])
+    finally:
+        os.close(fd)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from controllers.bgp import bird, control
 from controllers.state import NodeView
+from topo.system import wait_end
 
 LOG = logging.getLogger("mininetes")
 # Seconds that a node waits for its first session with a node that is ready.
@@ -86,7 +86,7 @@ class Bird:
         while not self._closed:
             number = self._process.pid if self._process is not None else self._number()
             if number is not None:
-                _wait_end(number)
+                wait_end(number)
             if self._process is not None:
                 self._process.wait()
             with self._lock:
@@ -132,15 +132,3 @@ class Bird:
                 self._met |= missing
                 raise RuntimeError(f"no BGP session of {view.node.name} with {', '.join(ready[m] for m in missing)}")
             time.sleep(_STEP if missing - self._met else 0)
-
-
-def _wait_end(number: int) -> None:
-    """Until the process has ended, whoever started it (pidfd_open(2))."""
-    try:
-        fd = os.pidfd_open(number)
-    except ProcessLookupError:
-        return
-    try:
-        select.select([fd], [], [])
-    finally:
-        os.close(fd)

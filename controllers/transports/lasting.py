@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import subprocess
 import threading
@@ -15,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from topo.system import wait_end
 
 LOG = logging.getLogger("mininetes")
 # Seconds between the end of a program and its next start.
@@ -52,7 +53,7 @@ class LastingProgram:
         if self._number:
             with suppress(ProcessLookupError):
                 os.kill(self._number, signal.SIGKILL)
-            _wait_end(self._number)
+            wait_end(self._number)
 
     def _find(self, argv: Sequence[str]) -> int:
         """The pid of one that another agent started, or 0. A pid alone may be another program's by now."""
@@ -70,7 +71,7 @@ class LastingProgram:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
     def _watch(self, number: int, process: subprocess.Popen[bytes] | None) -> None:
-        _wait_end(number)
+        wait_end(number)
         if process is not None:
             process.wait()
         if not self._closed:
@@ -85,15 +86,3 @@ def _alive(number: int) -> bool:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
-
-
-def _wait_end(number: int) -> None:
-    """Until the process has ended, whoever started it (pidfd_open(2))."""
-    try:
-        fd = os.pidfd_open(number)
-    except ProcessLookupError:
-        return
-    try:
-        select.select([fd], [], [])
-    finally:
-        os.close(fd)
