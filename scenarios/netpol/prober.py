@@ -85,7 +85,11 @@ class Round:
 
     def run(self, quiet: float, limit: float) -> None:
         """Send everything, and listen."""
-        names = {p[0] for p in self.probes} | {p[1] for p in self.probes if p[2] == "SCTP" or p[1].startswith(_HOST)}
+        for name in sorted({p[1] for p in self.probes if p[1].startswith(_HOST)}):  # before anybody asks them
+            with inside(self.ends[name][0]):
+                for protocol, port in {(p[2], p[3]) for p in self.probes if p[1] == name}:
+                    self._serve(protocol, (self.ends[name][1], port))
+        names = {p[0] for p in self.probes} | {p[1] for p in self.probes if p[2] == "SCTP"}
         for name in sorted(names & self.ends.keys()):
             with inside(self.ends[name][0]):
                 self._open(name)
@@ -113,9 +117,6 @@ class Round:
         mine = [(i, p) for i, p in enumerate(self.probes) if p[0] == name]
         kinds = {p[2] for _, p in mine} | {p[2] for p in self.probes if p[1] == name and p[2] == "SCTP"}
         own = (self.ends[name][1], 0) if name.startswith(_HOST) else ("", 0)
-        if own[0]:
-            for protocol, port in {(p[2], p[3]) for p in self.probes if p[1] == name}:
-                self._serve(protocol, (own[0], port))
         raw: dict[str, socket.socket] = {}
         for kind, number in (("SCTP", socket.IPPROTO_SCTP), ("ICMP", socket.IPPROTO_ICMP)):
             if kind in kinds:
