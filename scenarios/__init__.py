@@ -49,6 +49,7 @@ class Scenario(Protocol):
     """What a scenario must be: one lab, and what is done in it.
 
     It may have options, name -> default as text, which --option changes; LabConfig.scenario has what was chosen.
+    One that measures no times may say timed = False: its labs can then be side by side (`mininetes sweep --jobs`).
     """
 
     name: str

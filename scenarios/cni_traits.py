@@ -65,6 +65,7 @@ class CniTraits:
     """The scenario object."""
 
     name = "cni-traits"
+    timed = False
     description = "every CNI in a lab of its own: traits, MTU, headers, devices, who reaches whom; said beside found"
     options: Mapping[str, str] = {"cnis": "all"}
 

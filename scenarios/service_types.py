@@ -105,6 +105,7 @@ class ServiceTypes:
     """The scenario object."""
 
     name = "service-types"
+    timed = False
     description = "every Service type: who reaches it, by which address, and whom the pod sees; against expectation"
 
     def plan(self, config: LabConfig) -> tuple[LabConfig, Sequence[Object]]:

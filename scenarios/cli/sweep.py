@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
+import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from scenarios import Comparison
-from scenarios.cli import Command, run
+from scenarios.cli import Command, run, sweep_dask, sweep_runs
 from scenarios.cli.common import json_option, print_json
 from scenarios.cli.inputs import choices
 from scenarios.lab import assemble
@@ -35,6 +35,9 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--datapath", choices=("auto", "netdev", "system"), default="auto", help="of Open vSwitch")
     parser.add_argument("--seed", type=int, default=0, help="as of `run`")
     parser.add_argument("--results", type=Path, required=True, metavar="DIR", help="where to save, and to go on")
+    side = parser.add_mutually_exclusive_group()
+    side.add_argument("--jobs", type=int, default=1, metavar="N", help="labs side by side (scenarios without times)")
+    side.add_argument("--dask", default="", metavar="ADDRESS", help="of a dask scheduler, or the file it wrote")
     parser.add_argument("--dry-run", action="store_true", help="check, and print the runs, without any")
     json_option(parser)
 
@@ -42,7 +45,13 @@ def _arguments(parser: ArgumentParser) -> None:
 def _run(arguments: Namespace) -> int:
     """1 if a run failed or found what its scenario does not expect, 130 if it was interrupted."""
     sweep = _sweep(arguments)
-    absent = _check(sweep)
+    absent, timed = _check(sweep)
+    absent = {} if arguments.dask else absent  # each worker says what it cannot have
+    if arguments.jobs < 1:
+        raise InputError(f"--jobs {arguments.jobs}", "nothing would be run", "1 or more")
+    if arguments.jobs > 1 and timed:
+        problem = f"{sweep.scenario} measures times, and labs side by side slow each other"
+        raise InputError(f"--jobs {arguments.jobs}", problem, "1, or --dask with a machine for each lab")
     steps = list(sweep.steps())
     if arguments.dry_run:
         shown = [{"cell": c.name, "run": n, "arguments": c.arguments(), "absent": absent.get(c, "")} for c, n in steps]
@@ -54,7 +63,7 @@ def _run(arguments: Namespace) -> int:
     sweeps.begin(sweep, arguments.results)
     failed: dict[str, str] = {}
     try:
-        _steps(sweep, arguments.results, absent, failed)
+        _steps(sweep, arguments, absent, timed, failed)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
@@ -102,8 +111,11 @@ def _words(name: str, text: str) -> tuple[str, ...]:
     return words
 
 
-def _check(sweep: Sweep) -> dict[Cell, str]:
-    """Refuse the whole sweep for any run that cannot be meant; give the cells that this machine cannot have."""
+def _check(sweep: Sweep) -> tuple[dict[Cell, str], bool]:
+    """Refuse the whole sweep for any run that cannot be meant.
+
+    Gives the cells that this machine cannot have, and whether the scenario measures times.
+    """
     labs: dict[Cell, Sequence[LabConfig]] = {}
     absent: dict[Cell, str] = {}
     for cell in sweep.cells():
@@ -123,7 +135,7 @@ def _check(sweep: Sweep) -> dict[Cell, str]:
     if (same := sweeps.duplicates(labs)) is not None:
         expected = "an axis that the scenario does not choose itself"
         raise InputError("sweep", f"{same[0].name} and {same[1].name} are the same labs of {sweep.scenario}", expected)
-    return absent
+    return absent, getattr(scenario, "timed", True)
 
 
 def _parsed(words: Sequence[str]) -> Namespace:
@@ -132,32 +144,41 @@ def _parsed(words: Sequence[str]) -> Namespace:
     return parser.parse_args(list(words))
 
 
-def _steps(sweep: Sweep, folder: Path, absent: dict[Cell, str], failed: dict[str, str]) -> None:
+def _steps(sweep: Sweep, arguments: Namespace, absent: dict[Cell, str], timed: bool, failed: dict[str, str]) -> None:
     """Run what is not done yet; says how far it is. failed: is filled."""
+    folder: Path = arguments.results
     wanted = [s for s in sweep.steps() if s[0] not in absent and sweeps.done(folder, *s) is None]
-    began = time.monotonic()
-    for number, (cell, which) in enumerate(wanted):
-        left = (time.monotonic() - began) / number * (len(wanted) - number) if number else 0
+    # Each lab by a name of its own, since there may be several at once, and other sweeps.
+    runs = [
+        sweep_runs.Run(
+            f"{cell.name} run {which}",
+            (*sweep.command, *cell.arguments(), "--lab", f"{sweep.scenario}-{os.getpid()}-{number}"),
+            sweeps.place(folder, cell, which),
+        )
+        for number, (cell, which) in enumerate(wanted)
+    ]
+    paths = [*arguments.files, *map(Path, arguments.plugins)]
+    began, ended = time.monotonic(), 0
+
+    def tell(one: sweep_runs.Run) -> None:
+        left = (time.monotonic() - began) / ended * (len(runs) - ended) if ended else 0
         ahead = f", about {left / 60:.0f} min left" if left else ""
-        print(f"[{number + 1}/{len(wanted)}] {cell.name} run {which}{ahead}", file=sys.stderr, flush=True)
-        status, said = _once([*sweep.command, *cell.arguments(), "--results", str(sweeps.place(folder, cell, which))])
-        if status == 130:
-            raise KeyboardInterrupt
-        if status:
-            failed[f"{cell.name} run {which}"] = said or f"exit status {status}"
+        print(f"[{runs.index(one) + 1}/{len(runs)}] {one.name}{ahead}", file=sys.stderr, flush=True)
 
+    def ends() -> Generator[sweep_runs.End, None, None]:
+        if arguments.dask:
+            return sweep_dask.on_workers(runs, arguments.dask, paths, timed)
+        return sweep_runs.here(runs, arguments.jobs, tell)
 
-def _once(words: Sequence[str]) -> tuple[int, str]:
-    """One run as a process of its own: its exit status, and its last words. Ctrl-C reaches it too, and it cleans up."""
-    command = [sys.executable, "-m", "scenarios", "run", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        out, problems = process.communicate()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        process.communicate()
-        raise
-    return process.returncode, (problems or out).strip()[-400:]
+    with closing(ends()) as found:
+        for one in found:
+            ended += 1
+            if arguments.dask:
+                tell(one.run)
+            if one.status == sweep_runs.INTERRUPTED:
+                raise KeyboardInterrupt
+            if one.status:
+                failed[one.run.name] = one.said or f"exit status {one.status}"
 
 
 COMMAND = Command(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.cli import main, sweep
+from scenarios.cli import main, sweep, sweep_dask
 from scenarios.measure.stats import repeat_summary, summary
 from scenarios.report import results, sweeps
 from scenarios.report.results import Measurement, Result
@@ -115,3 +115,41 @@ def test_a_dry_run_shows_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[
     shown = json.loads(capsys.readouterr().out)
     assert [(one["cell"], one["run"]) for one in shown] == [(c, n) for n in (1, 2) for c in ("flannel", "calico")]
     assert not (tmp_path / "matrix").exists()
+
+
+def worker(host: str, threads: int = 1) -> dict[str, object]:
+    return {"id": f"tcp://{host}:1", "host": host, "nthreads": threads}
+
+
+@pytest.mark.parametrize(
+    ("workers", "timed", "problem"),
+    [
+        ([], False, "no worker"),
+        ([worker("a", 4), worker("a")], False, ""),
+        ([worker("a"), worker("b")], True, ""),
+        ([worker("a"), worker("b", 2)], True, "several labs at once"),
+        ([worker("a"), worker("a")], True, "several workers"),
+    ],
+)
+def test_workers_that_would_disturb_each_other_are_refused(
+    workers: list[dict[str, object]], timed: bool, problem: str
+) -> None:
+    found = sweep_dask.unfit(workers, timed)
+    assert problem in found and bool(problem) == bool(found)
+
+
+def test_a_worker_gets_all_files_of_a_run_by_other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = {
+        "lab.yaml": "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nmininetes: {manifests: [m/pod.yaml]}\n",
+        "m/pod.yaml": "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c, image: i}]}\n",
+        "plugins/one.py": "",
+    }
+    for name, text in texts.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+    found = sweep_dask.bundle([Path("lab.yaml"), Path("plugins")])
+    assert found == {str(tmp_path / name): text.encode() for name, text in texts.items()}
+    places = {"lab.yaml": str(tmp_path / "lab.yaml"), "plugins": str(tmp_path / "plugins")}
+    words = sweep_dask.moved(["quickstart", "lab.yaml", "--plugins=plugins", "--cni", "x"], places, Path("/there"))
+    assert words == ["quickstart", f"/there{tmp_path}/lab.yaml", f"--plugins=/there{tmp_path}/plugins", "--cni", "x"]
