@@ -214,7 +214,7 @@ def baseline_places(*, tx_off: bool = False) -> Iterator[tuple[Place, Place]]:
     """
     with contextlib.ExitStack() as stack:
         client, server = (
-            Place(f"{BASELINE}/{end_name}", stack.enter_context(_namespace()), address)
+            Place(f"{BASELINE}/{end_name}", stack.enter_context(namespace()), address)
             for end_name, address in zip(("client", "server"), ADDRESSES, strict=True)
         )
         # Made from inside the first namespace, straight into the second: nothing is seen outside of the two.
@@ -231,7 +231,7 @@ def baseline_places(*, tx_off: bool = False) -> Iterator[tuple[Place, Place]]:
 
 
 @contextlib.contextmanager
-def _namespace() -> Iterator[int]:
+def namespace() -> Iterator[int]:
     """A network namespace, held by the pid that is yielded.
 
     The holder is cat: it ends when its standard input does, so even if this process is killed outright. Its echo

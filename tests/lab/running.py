@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,16 @@ def mininetes(*arguments: str, timeout: float = 60, **options: Any) -> subproces
     command = [sys.executable, "-m", "scenarios", *arguments]
     options = {"capture_output": True, "text": True, "cwd": ROOT} | options
     return subprocess.run(command, timeout=timeout, check=False, **options)
+
+
+def scenario(folder: Path, name: str, *options: str, words: Sequence[str] = ("--no-dns",)) -> Any:
+    """What a scenario found, as data, with one repeat of each thing; it must be as expected."""
+    chosen = [word for option in options for word in ("--option", option)]
+    lab = f"test-{uuid.uuid4().hex[:8]}"  # others may run it beside
+    command = ("run", name, *words, "--lab", lab, "--json", "--repeats", "1", "--results", str(folder), *chosen)
+    done = mininetes(*command, timeout=180)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    return json.loads(done.stdout)
 
 
 @dataclass

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from running import mininetes
-
-
-def run(folder: Path, scenario: str, *options: str) -> Any:
-    """What it found; it must be as expected."""
-    chosen = [word for option in options for word in ("--option", option)]
-    done = mininetes(
-        "run", scenario, "--no-dns", "--json", "--repeats", "1", "--results", str(folder), *chosen, timeout=180
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-    return json.loads(done.stdout)
+from running import scenario
 
 
 def test_cni_traits_shows_what_is_said_beside_what_is_found(tmp_path: Path) -> None:
-    found = run(tmp_path, "cni-traits", "cnis=flannel udp,docker,conflist")
+    found = scenario(tmp_path, "cni-traits", "cnis=flannel udp,docker,conflist")
     said, measured, matrix = (table["rows"] for table in found["tables"])
     assert [row[0] for row in said] == ["flannel udp", "docker bridge", "conflist host-gw"]
     udp, docker, left_out = measured
@@ -35,7 +23,7 @@ def test_cni_traits_shows_what_is_said_beside_what_is_found(tmp_path: Path) -> N
 
 
 def test_mtu_shows_a_black_hole_and_that_probing_gets_out_of_it(tmp_path: Path) -> None:
-    found = run(tmp_path, "mtu", "cnis=flannel vxlan", "cases=too large,jumbo")
+    found = scenario(tmp_path, "mtu", "cnis=flannel vxlan", "cases=too large,jumbo")
     waiting, probing, jumbo = found["tables"][0]["rows"]
     assert waiting[2:7] == ["1500", "1550", "1450", "1450", "ICMP only"] and waiting[7:9] == ["yes", "0.0"]
     assert probing[6] == "probing" and float(probing[8]) > 0

@@ -1,0 +1,26 @@
+"""The scenarios that put loads on labs, each in a small form: what they measure went through the network they built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from running import scenario
+
+
+def medians(found: Any, name: str) -> dict[str, float]:
+    """Path -> median of a measurement, where there is one."""
+    return {m["path"]: m["summary"]["p50"] for m in found["measurements"] if m["name"] == name and m["summary"]}
+
+
+def test_online_boutiques_pages_cross_the_network_of_the_lab(tmp_path: Path) -> None:
+    small = ("cnis=flannel vxlan", "modes=ovs", "connections=looked-up", "rate=8", "seconds=2")
+    found = scenario(tmp_path, "online-boutique", *small, words=())
+    products = medians(found, "product")
+    before = "flannel vxlan, ovs: "
+    assert set(products) == {f"{before}loopback, looked-up", f"{before}lab, looked-up"}
+    # A product page is 17 calls, of which most cross nodes.
+    assert products[f"{before}lab, looked-up"] > 2 * products[f"{before}loopback, looked-up"]
+    pages, loads = found["tables"]
+    assert [row[2] for row in pages["rows"]] == ["home", "product", "cart", "add to cart", "checkout", "set currency"]
+    assert [row[4] for row in loads["rows"]] == ["0", "0"]  # errors
