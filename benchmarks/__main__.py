@@ -10,10 +10,11 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import datapath, policy, scaling, services, start
+from benchmarks import alarm, datapath, policy, scaling, services, start
 from benchmarks.figure import Figure
 
 BENCHMARKS = {
+    "alarm": alarm.figures,
     "datapath": datapath.figures,
     "policy": policy.figures,
     "scaling": scaling.figures,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,11 @@ BASELINES = "mininetes_baselines"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where known ratios are."""
+    """Where known ratios are, and what labs are like."""
     parser.addini(BASELINES, "YAML file with known ratios, from pytest's root", default="results/baseline/ratios.yaml")
+    parser.getgroup("mininetes").addoption(
+        "--lab-arguments", default="", metavar="ARGS", help="more arguments of `mininetes up`, for every lab"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +31,11 @@ def lab_arguments() -> Sequence[str]:
 
 
 @pytest.fixture(scope="module")
-def lab(lab_arguments: Sequence[str]) -> Iterator[Lab]:
+def lab(lab_arguments: Sequence[str], pytestconfig: pytest.Config) -> Iterator[Lab]:
     """A lab for the module's tests, ready; gone after them."""
     from scenarios.testing.lab import started
 
-    with started(*lab_arguments) as found:
+    with started(*lab_arguments, *shlex.split(pytestconfig.getoption("--lab-arguments"))) as found:
         yield found
 
 
