@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scenarios import Context, Outcome, Variant
+from scenarios.lab.options import names
 from scenarios.measure import suite
 from scenarios.measure.costs import costs
 from scenarios.measure.place import Place, ProgramError, run, script
@@ -90,17 +91,19 @@ class ProxyModes:
 
     name = "proxy-modes"
     description = "every proxy mode in a lab of its own: a Service against the pod itself, spread, behaviour"
+    options = {"modes": "all"}
 
     def variants(self, config: LabConfig) -> Sequence[Variant]:
         """One lab a mode; everything else is the same."""
-        names = [node.name for node in config.nodes]
-        if len(names) < 2:
+        nodes = [node.name for node in config.nodes]
+        if len(nodes) < 2:
             raise InputError("--nodes", "proxy-modes measures between two nodes", "2 or more")
-        text = _PODS.format(here=names[-2], there=names[-1], rr=PORTS.rr, iperf=PORTS.iperf)
+        text = _PODS.format(here=nodes[-2], there=nodes[-1], rr=PORTS.rr, iperf=PORTS.iperf)
         objects = manifests.load_text(text, self.name).objects
+        chosen = {name: MODES[name] for name in names(config.scenario, "modes", MODES)}
         return [
             Variant(name, replace(config, proxy_mode=mode, proxy_options=options), objects)
-            for name, (mode, options) in MODES.items()
+            for name, (mode, options) in chosen.items()
         ]
 
     def run(self, context: Context) -> Outcome:
