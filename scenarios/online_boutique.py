@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from scenarios import Context, Outcome, Variant
 from scenarios.lab import networks, options
@@ -183,11 +182,10 @@ def loopback() -> Iterator[tuple[Place, int]]:
 
 
 def _load(place: Place, host: str, port: int, way: str, rate: int, seconds: int, seed: int) -> Loaded:
-    stat = Path("/proc/stat")
-    before = environment.cpu_times(stat.read_text())
+    before = environment.cpu_times_now()
     command = script("boutique.py", "load", host, port, way, rate, seconds, USERS, seed)
     found = json.loads(run(place, command, seconds + PATIENCE))
-    busy, _ = environment.shares(before, environment.cpu_times(stat.read_text()))
+    busy, _ = environment.shares(before, environment.cpu_times_now())
     pages = {page: tuple(values) for page, values in found["pages"].items()}
     late = stats.percentile(found["late_us"] or [0.0], 99)
     return Loaded(pages, found["errors"], sum(map(len, pages.values())) / seconds, busy, late)

@@ -19,9 +19,9 @@ def environment(
 
     datapath, offloads: of the lab ("userspace OVS", "tx checksum off"). checkout: where to look for a git commit.
     """
-    before = cpu_times(Path("/proc/stat").read_text())
+    before = cpu_times_now()
     time.sleep(watch)
-    busy, steal = shares(before, cpu_times(Path("/proc/stat").read_text()))
+    busy, steal = shares(before, cpu_times_now())
     return {
         "kernel": platform.release(),
         "machine": platform.machine(),
@@ -53,6 +53,11 @@ def cpu_model(cpuinfo: str) -> str | None:
 def cpu_times(stat: str) -> tuple[int, ...]:
     """user, nice, system, idle, iowait, irq, softirq, steal ticks of all CPUs from /proc/stat (proc_stat(5))."""
     return tuple(int(word) for word in stat.splitlines()[0].split()[1:9])
+
+
+def cpu_times_now() -> tuple[int, ...]:
+    """As they are now; `shares` tells what they became."""
+    return cpu_times(Path("/proc/stat").read_text())
 
 
 def shares(before: Sequence[int], after: Sequence[int]) -> tuple[float, float]:

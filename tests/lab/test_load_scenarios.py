@@ -24,3 +24,15 @@ def test_online_boutiques_pages_cross_the_network_of_the_lab(tmp_path: Path) -> 
     pages, loads = found["tables"]
     assert [row[2] for row in pages["rows"]] == ["home", "product", "cart", "add to cart", "checkout", "set currency"]
     assert [row[4] for row in loads["rows"]] == ["0", "0"]  # errors
+
+
+def test_latency_grows_with_the_queue_that_others_fill(tmp_path: Path) -> None:
+    found = scenario(
+        tmp_path, "latency-under-load", "rate=5", "queues=pfifo 50,fq_codel", "loads=idle,full", "seconds=1"
+    )
+    times = medians(found, "udp_rr")
+    # 50 packets take 121 ms; TCP fills the queue by a half at least, whatever else the machine does.
+    assert times["pfifo 50, full"] > 40_000 + times["pfifo 50, idle"]
+    assert medians(found, "bulk")["pfifo 50, full"] < 5e6
+    rows = {(row[0], row[1]): row for row in found["tables"][0]["rows"]}
+    assert ("fq_codel", "full") in rows or rows["fq_codel", "left out"][2] == "needs sch_fq_codel"
