@@ -8,8 +8,8 @@ SCENARIO ?= quickstart
 PACKAGES := openvswitch-switch mininet iperf3 nftables iptables conntrack iproute2 iputils-ping net-tools ethtool tcpdump curl \
             kmod procps util-linux python3 python3-venv nginx openssl wireguard-tools wireguard-go \
             containernetworking-plugins bird2 frr tshark \
-            ipvsadm ipset etcd-server etcd-client
-# Labs start their own nginx, BIRD, FRR and etcd; the distribution's must not take ports and routes of this machine because
+            ipvsadm ipset etcd-server etcd-client wrk vsftpd openssh-server openssh-client
+# Labs start their own nginx, BIRD, FRR, etcd, vsftpd and sshd; the distribution's must not take ports and routes of this machine because
 # of us. This file is Debian's way to install a service without starting it (invoke-rc.d(8), policy-rc.d); one that is
 # there already is left alone.
 POLICY ?= /usr/sbin/policy-rc.d
@@ -35,15 +35,17 @@ packages:
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" != 0 ]; then echo "not installed:$$missing. Run: sudo make install" >&2; exit 2; fi; \
 	  echo "installing$$missing"; \
-	  served=""; for p in nginx bird2 frr etcd-server; do \
-	    case "$$missing " in *" $$p "*) p=$${p%2}; served="$$served $${p%-server}";; esac; done; \
+	  served=""; for p in nginx bird2 frr etcd-server vsftpd openssh-server; do \
+	    case "$$missing " in *" $$p "*) p=$${p%2}; p=$${p#open}; served="$$served $${p%-server}";; esac; done; \
 	  if [ "$$served" ] && [ ! -e $(POLICY) ]; then \
 	    trap 'rm -f $(POLICY)' EXIT; \
-	    printf '#!/bin/sh\ncase "$$1" in nginx*|bird*|frr*|etcd*) exit 101;; esac\n' > $(POLICY) && chmod 755 $(POLICY); \
+	    printf '#!/bin/sh\ncase "$$1" in nginx*|bird*|frr*|etcd*|vsftpd*|ssh*) exit 101;; esac\n' > $(POLICY) && chmod 755 $(POLICY); \
 	  fi; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing \
 	    > /var/log/mininetes-apt.log 2>&1 || { tail -n 20 /var/log/mininetes-apt.log >&2; exit 1; }; \
-	  for p in $$served; do update-rc.d $$p disable >> /var/log/mininetes-apt.log 2>&1 || true; done; \
+	  for p in $$served; do \
+	    update-rc.d $$p disable >> /var/log/mininetes-apt.log 2>&1 || true; \
+	    systemctl disable $$p.socket >> /var/log/mininetes-apt.log 2>&1 || true; done; \
 	fi
 
 # Ryu builds only with this setuptools and without build isolation (setup.cfg says why).

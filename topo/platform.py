@@ -77,7 +77,7 @@ def findings() -> list[Finding]:
     found += [_program(name, package, "Ingress") for name, package in INGRESS.items()]
     found += [_cni_plugins()]
     found += [_program("bird", "bird2", "BGP between nodes"), _frr()]
-    found += [_namespaces(), _tun(), _kernel_datapath(), _sctp()]
+    found += [_namespaces(), _tun(), _kernel_datapath(), sctp()]
     kinds = {"netem": "link delay and loss", "htb": "link bandwidth"}
     found += [_discipline(kind, use) for kind, use in kinds.items()]
     devices = {"vxlan": "kernel VXLAN on the kernel datapath", "bridge": "Linux bridges"}
@@ -223,7 +223,8 @@ def _kernel_datapath() -> Finding:
     return Finding("openvswitch", True, "kernel module loaded", remedy, "the kernel datapath")
 
 
-def _sctp() -> Finding:
+def sctp() -> Finding:
+    """Whether programs can open SCTP sockets."""
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     except OSError as error:

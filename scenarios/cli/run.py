@@ -100,6 +100,7 @@ def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object],
     described: dict[str, object] = {}
     labs: dict[str, Any] = {}
     seen: dict[str, object] = {}
+    shapings: set[bool | None] = set()
     warnings: list[str] = []
     with tempfile.TemporaryDirectory(prefix="mininetes-") as folder:
         for variant in scenario.variants(config):
@@ -113,8 +114,9 @@ def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object],
             else:
                 outcomes[variant.name], described, labs, doubts = found
                 seen |= labs["traits"]
+                shapings.add(tables.shaped(labs))
                 warnings += [f"{variant.name}: {text}" for text in doubts]
-    labs = {**labs, "traits": seen}
+    labs = {**labs, "traits": seen} | ({tables.MIXED: True} if len(shapings) > 1 else {})
     return _save(scenario.name, scenario.compare(outcomes, missing), described, labs, warnings, started, arguments)
 
 

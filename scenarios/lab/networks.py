@@ -31,12 +31,15 @@ def known() -> dict[str, tuple[Cni, dict[str, Any]]]:
     return {**variants, **sealed}
 
 
-def chosen(config: LabConfig, key: str) -> dict[str, LabConfig]:
+def chosen(
+    config: LabConfig, key: str, more: Mapping[str, tuple[str, Mapping[str, object]]] | None = None
+) -> dict[str, LabConfig]:
     """The labs that the scenario's option asks for, by variant: "all", or CNIs and variants with commas between.
 
-    A CNI without a variant means all of its own. Raises InputError for what there is not.
+    more: variants of the scenario's own beside the known ones, as CNI and options. A CNI without a variant means all of
+    its own. Raises InputError for what there is not.
     """
-    variants = known()
+    variants = {name: (cni.name, options) for name, (cni, options) in known().items()} | dict(more or {})
     found: dict[str, LabConfig] = {}
     for word in config.scenario[key].split(","):
         matching = [full for full in variants if word in ("all", full, full.partition(" ")[0])]
@@ -45,7 +48,7 @@ def chosen(config: LabConfig, key: str) -> dict[str, LabConfig]:
             raise InputError(f"--option {key}={config.scenario[key]}", f"unknown: {word!r}", expected)
         for full in matching:
             cni, options = variants[full]
-            found[full] = replace(config, cni=cni.name, cni_options=options)
+            found[full] = replace(config, cni=cni, cni_options=options)
     return found
 
 

@@ -1,4 +1,4 @@
-"""TCP and UDP throughput by iperf3, and the parsing of its JSON output."""
+"""TCP, UDP and SCTP throughput by iperf3, and the parsing of its JSON output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Literal
 from scenarios.measure.place import Place, ProgramError, end, run, serving, start
 from topo.cluster.errors import PlatformError
 
-Protocol = Literal["tcp", "udp"]
+Protocol = Literal["tcp", "udp", "sctp"]
 # UDP payload. iperf3 would take what the client's device holds, so paths would differ by their datagrams' size (32 KiB
 # on loopback); this fits an overlay's MTU (VXLAN leaves 1450 of 1500, less 28 bytes of headers).
 DATAGRAM = 1400
@@ -123,5 +123,6 @@ def _commands(
     listen = ["iperf3", "--server", "--one-off", "--bind", server.address, "--port", str(port)]
     listen += ["--forceflush", "--idle-timeout", str(seconds + 10)]
     send = ["iperf3", "--client", address or server.address, "--port", str(port), "--time", str(seconds), "--json"]
-    send += ["--connect-timeout", str(CONNECT_MS), *(["--udp"] if protocol == "udp" else [])]
+    protocols: dict[Protocol, list[str]] = {"tcp": [], "udp": ["--udp"], "sctp": ["--sctp"]}
+    send += ["--connect-timeout", str(CONNECT_MS), *protocols[protocol]]
     return listen, send

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scenarios.measure.iperf import Protocol, throughput
+from scenarios.measure.iperf import DATAGRAM, Protocol, throughput
 from scenarios.measure.place import Place, ProgramError, end, run, script, serving
 from scenarios.measure.stats import median, repeat_summary, summary
 from scenarios.report.results import Measurement, Samples
@@ -83,9 +83,10 @@ def iperf3(
     address: str | None = None,
     port: int = 5201,
     rate: int = 0,
+    length: int = DATAGRAM,
 ) -> Run:
     """One throughput in bit/s."""
-    seen = throughput(client, server, seconds, protocol, address=address, port=port, rate=rate)
+    seen = throughput(client, server, seconds, protocol, address=address, port=port, rate=rate, length=length)
     details = {"cpu_client_percent": seen.cpu_client, "cpu_server_percent": seen.cpu_server}
     if seen.retransmits is not None:
         details["retransmits"] = seen.retransmits

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BASELINE = "baseline"  # the path of the measurements that the others are compared with
 NONE = "-"
+MIXED = "shaped_in_some"  # key of a result's lab: whether others of its labs were not
 LABELS = {
     "icmp_rtt": "ICMP RTT",
     "tcp_rr": "TCP RR",
@@ -25,6 +26,10 @@ LABELS = {
     "udp_rr": "UDP RR",
     "tcp_throughput": "TCP throughput",
     "udp_throughput": "UDP throughput",
+    "sctp_throughput": "SCTP throughput",
+    "http_download": "HTTP download",
+    "ftp_download": "FTP download",
+    "scp_download": "SCP download",
 }
 COLUMNS = ("Path", "Baseline", "Measured", "Ratio", "Spread of repeats", "Lost")
 LEGEND = (
@@ -89,8 +94,12 @@ def is_cost(one: Measurement) -> bool:
 
 
 def shaped(lab: Mapping[str, object]) -> bool | None:
-    """Whether the lab's links were limited: its "shaped", or any limit in its "fabric"; None if it has neither."""
+    """Whether the lab's links were limited: its "shaped", or any limit in its "fabric"; None if it has neither, and if
+    only some of several labs were.
+    """
     explicit, fabric = lab.get("shaped"), lab.get("fabric")
+    if lab.get(MIXED):
+        return None
     if isinstance(explicit, bool):
         return explicit
     if not isinstance(fabric, Mapping):
@@ -103,6 +112,8 @@ def shaped(lab: Mapping[str, object]) -> bool | None:
 
 def shaping(lab: Mapping[str, object]) -> str:
     """The sentence on what decided the figures."""
+    if lab.get(MIXED):
+        return "Fabric: shaped in some labs, unshaped in others, as their names say; in the latter the CPU decides all."
     match shaped(lab):
         case True:
             return "Fabric: shaped. Its links' limits decide the figures as long as they are below what the CPU can do."

@@ -1,0 +1,226 @@
+"""Tables of the CNI benchmark, like the published ones: rated figures, costs, places, and what the CPU had left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from scenarios import Outcome
+from scenarios.measure.limits import LIMITED, SATURATED, UNSURE, verdict
+from scenarios.measure.stats import median
+from scenarios.measure.trials import KINDS, REQUESTS, STREAMS, Kind
+from scenarios.report import ratings
+from scenarios.report.ratings import Rating
+from scenarios.report.results import Measurement, Samples, TextTable
+
+# Ways of measuring, rows that are no CNI, and paths.
+SHAPED, UNSHAPED = "shaped", "unshaped"
+NO_CNI, BARE = "no CNI", "bare"
+NODES, POD, SERVICE = "nodes", "pod", "Service"
+# What a lab costs, beside the loads: (name, path, unit).
+Key = tuple[str, str, str]
+MEMORY: Key = ("node_memory", "idle", "MB")
+IDLE_CPU: Key = ("node_cpu", "idle", "% of a CPU")
+FLOWS: Key = ("flows", "pod bridge", "flows")
+COST = "cpu_cost"
+# What a lab says of its CNI: a table of one row.
+SAID = ("MTU", "policy", "encryption")
+NONE = "-"
+STAR = "*"
+_NOTES = (
+    f"{SHAPED}: every link, and the bare wire, carries far less than the emulator can, so headers and MTU decide; "
+    f"{STAR}: the CPU decided instead. {UNSHAPED}: nothing is limited, the emulator's own cost decides every figure, "
+    "and none is a real network's.",
+    f"The CPU was the limit ({LIMITED}) if a thread of the lab ran or waited for a CPU {SATURATED:g} % of the time, or "
+    f"all CPUs were as busy and the lab had most of them; {UNSURE} if other programs had most.",
+    f"{NO_CNI}: the nodes' own network, measured in every lab in turn with its pods; scores are against it in that "
+    f"lab. {BARE}: two namespaces and one veth pair, limited as the links are, in the lab without pods.",
+    ratings.METHOD,
+    "Throughput is what arrived. UDP's datagrams fill the path's packets. Downloads: one connection, once it "
+    "is open; SCP encrypts, which is in its CPU. HTTP requests/s: 8 connections (wrk); connections/s: as "
+    "many, a new one for each request. CRR: one connection after the other.",
+    "Memory (PSS) and CPU: of the nodes' switches, of every other process in the nodes' networks and of the agent; "
+    "added: to a lab without pods. What real CNIs run on a node beside that (agents in Go, say) does not run here.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A CNI, or what is no CNI. path: which of its lab's stands for it; outcome: of its lab, None if left out, and
+    then `why`.
+    """
+
+    name: str
+    path: str
+    outcome: Outcome | None
+    why: str = ""
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """SAID, as its lab has them."""
+        return self.outcome.tables[0].rows[0] if self.outcome else ()
+
+    def figure(self, name: str, path: str) -> Measurement | None:
+        """A measurement of its lab that has a value."""
+        found = self.outcome.measurements if self.outcome else ()
+        return next((m for m in found if (m.name, m.path) == (name, path) and m.summary), None)
+
+    def repeats(self, name: str, path: str) -> dict[int, float]:
+        """Each repeat's median, by its number."""
+        found = self.outcome.samples if self.outcome else ()
+        return {s.repeat: median(s.values) for s in found if (s.name, s.path) == (name, path)}
+
+    def scores(self, kind: Kind, path: str) -> tuple[float, ...]:
+        """Against the nodes' own network in the same lab and repeat."""
+        return ratings.scores(self.repeats(kind.name, path), self.repeats(kind.name, NODES), kind.unit)
+
+
+def outcome(outcomes: Mapping[str, Outcome], missing: Mapping[str, str]) -> Outcome:
+    """All labs' figures and the tables of each condition. Names of labs: NAME, CONDITION."""
+    tables: list[TextTable] = []
+    measurements: list[Measurement] = []
+    samples: list[Samples] = []
+    for name, found in outcomes.items():
+        measurements += [replace(m, path=f"{name}: {m.path}") for m in found.measurements]
+        samples += [replace(s, path=f"{name}: {s.path}") for s in found.samples]
+    for condition in dict.fromkeys(name.partition(", ")[2] for name in (*outcomes, *missing)):
+        tables += _tables(condition, _rows(condition, outcomes, missing))
+    notes = [f"{name} is left out: {why}" for name, why in missing.items()]
+    notes += [f"{name}: {text}" for name, one in outcomes.items() for text in one.notes]
+    return Outcome(measurements, samples, [*notes, *_NOTES], tables)
+
+
+def _rows(condition: str, outcomes: Mapping[str, Outcome], missing: Mapping[str, str]) -> list[Row]:
+    found = []
+    for name in (*outcomes, *missing):
+        cni, _, own = name.partition(", ")
+        if own != condition:
+            continue
+        one = outcomes.get(name)
+        if one is not None and not one.measurements:
+            found.append(Row(cni, POD, None, "; ".join(one.notes)))
+        elif cni == NO_CNI:
+            found += [Row(BARE, BARE, one, missing.get(name, "")), Row(NO_CNI, NODES, one, missing.get(name, ""))]
+        else:
+            found.append(Row(cni, POD, one, missing.get(name, "")))
+    return found
+
+
+def _tables(condition: str, rows: Sequence[Row]) -> Iterator[TextTable]:
+    way = condition.partition(", ")[0]
+    starred = way == SHAPED
+    there = [row for row in rows if row.outcome is not None]
+    columns = [
+        (kind, path)
+        for kind in KINDS
+        for path in ((POD, SERVICE) if kind.service else (POD,))
+        if any(row.figure(kind.name, _own(row, path)) for row in there)
+    ]
+    streams, requests = ([c for c in columns if c[0] in kinds] for kinds in (STREAMS, REQUESTS))
+    if streams:
+        cells = _figures(streams, starred)
+        yield _table(f"{condition}: Mbit/s between two nodes", _heads(streams), rows, cells)
+    if requests:
+        yield _table(f"{condition}: requests between two nodes", _heads(requests), rows, _figures(requests, starred))
+    base = next((row for row in there if row.name == NO_CNI), None)
+    heads = (SAID[0], "MB a node", "added", "idle CPU (%)", "CPU s/Gbit", "rating", "flows", *SAID[1:])
+    yield _table(f"{condition}: what it costs, has and can", heads, rows, lambda row: _costs(row, base))
+    for part in filter(None, (streams, requests)):
+        title = f"{condition}: scores with their 95 % intervals; in brackets places among the CNIs"
+        yield _table(title, _heads(part), there, _scores(part, there))
+    if columns:
+        title = (
+            f"{condition}: was the CPU the limit? (percent busy: the machine, with the lab; the lab's busiest thread)"
+        )
+        yield _table(title, _heads(columns), there, lambda row: tuple(_cpu(row, *c) for c in columns))
+
+
+def _heads(columns: Sequence[tuple[Kind, str]]) -> tuple[str, ...]:
+    return tuple(kind.title + ("" if path == POD else f" {path}") for kind, path in columns)
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Row], cells: Callable[[Row], tuple[str, ...]]) -> TextTable:
+    """A line a row; of what is left out the reason."""
+    blank = ("",) * (len(heads) - 1)
+    lines = [(row.name, *(cells(row) if row.outcome else (f"left out: {row.why}", *blank))) for row in rows]
+    return TextTable(title, ("CNI", *heads), tuple(lines))
+
+
+def _own(row: Row, path: str) -> str:
+    """Where a row has what stands in the column of a path; nothing but CNIs has Services."""
+    return row.path if path == POD else path
+
+
+def _figures(columns: Sequence[tuple[Kind, str]], starred: bool) -> Callable[[Row], tuple[str, ...]]:
+    def cell(row: Row, kind: Kind, path: str) -> str:
+        path = _own(row, path)
+        found = row.figure(kind.name, path)
+        if found is None or found.summary is None:
+            return NONE
+        value = found.summary.p50 / kind.scale
+        text = f"{value:.1f}" if value < 1000 and kind.unit == "bit/s" else f"{value:.0f}"
+        scores = row.scores(kind, path) if path != NODES else ()
+        word = f" {ratings.rate(scores).word}" if scores else ""
+        return text + word + (STAR if starred and _limit(found) == LIMITED else "")
+
+    return lambda row: tuple(cell(row, *column) for column in columns)
+
+
+def _limit(found: Measurement) -> str:
+    """Whether the CPU was the limit, by what it was busy in most repeats."""
+    machine, own, thread = (found.details.get(f"{what}_percent", 0.0) for what in ("machine", "own", "thread"))
+    return verdict(machine, own, thread)
+
+
+def _scores(columns: Sequence[tuple[Kind, str]], rows: Sequence[Row]) -> Callable[[Row], tuple[str, ...]]:
+    """Each row's score with its interval; and the places of the CNIs, where they can be told apart."""
+    cells: list[dict[str, str]] = []
+    for kind, path in columns:
+        known = {row.name: found for row in rows if row.path != NODES and (found := row.scores(kind, _own(row, path)))}
+        places = ratings.ranks({row.name: known[row.name] for row in rows if row.path == POD and row.name in known})
+        told = {name: f" [{places[name]}]" if name in places else "" for name in known}
+        cells.append({name: _score(ratings.rate(found)) + told[name] for name, found in known.items()})
+    return lambda row: tuple(column.get(row.name, NONE) for column in cells)
+
+
+def _score(rating: Rating) -> str:
+    score = rating.score
+    if score.low is None or score.high is None:
+        return f"{score.value:.3f}"
+    return f"{score.value:.3f} ({score.low:.2f}-{score.high:.2f})"
+
+
+def _cpu(row: Row, kind: Kind, path: str) -> str:
+    found = row.figure(kind.name, _own(row, path))
+    if found is None:
+        return NONE
+    shown = "/".join(f"{found.details.get(f'{what}_percent', 0.0):.0f}" for what in ("machine", "own", "thread"))
+    return f"{_limit(found)} {shown}"
+
+
+def _costs(row: Row, base: Row | None) -> tuple[str, ...]:
+    """Of its lab. base: the row of the lab without pods."""
+    memory, idle, flows = (row.figure(*key[:2]) for key in (MEMORY, IDLE_CPU, FLOWS))
+    cost = row.figure(COST, row.path)
+    rated = NONE
+    if row.path == POD:
+        scores = ratings.scores(row.repeats(COST, POD), row.repeats(COST, NODES), "CPU s/Gbit")
+        rated = ratings.rate(scores).word if scores else NONE
+    if row.path == BARE:
+        return (NONE,) * 9
+    said = row.said
+    added = _added(row, base) if base is not None and row.path == POD else NONE
+    values = [f"{one.summary.p50:.1f}" if one and one.summary else NONE for one in (memory, idle, cost)]
+    values[2] = f"{cost.summary.p50:.2f}" if cost and cost.summary else NONE
+    count = f"{flows.summary.p50:.0f}" if flows and flows.summary else NONE
+    return (said[0], values[0], added, values[1], values[2], rated, count, *said[1:])
+
+
+def _added(row: Row, base: Row) -> str:
+    """Memory beyond that of a lab without pods; nothing that is less than the repeats differ."""
+    ours, theirs = (list(one.repeats(*MEMORY[:2]).values()) for one in (row, base))
+    if not ours or not theirs:
+        return NONE
+    apart = min(ours) > max(theirs) or max(ours) < min(theirs)
+    more = median(ours) - median(theirs)
+    return f"{more:+.1f}" if apart and len(ours) > 1 else ratings.NOISE if len(ours) > 1 else f"{more:+.1f} once"
