@@ -10,11 +10,12 @@ from typing import Any
 
 from controllers import cni as cnis
 from controllers import compile as compiler
+from controllers import loads, unixctl
 from controllers import proxy as proxies
-from controllers import unixctl
 from controllers.channel import Channel
 from controllers.counting import count
-from controllers.flow.program import Program, check, listing
+from controllers.flow.actions import ZONE
+from controllers.flow.program import Program, Translation, check, listing
 from controllers.lablink import LabLink
 from controllers.registry import choose, discover
 from controllers.ryu_compat import (
@@ -103,7 +104,7 @@ class Mininetes(app_manager.RyuApp):
 
     def _bridge(self, name: tuple[str, str]) -> BridgeSync:
         if name not in self.bridges:
-            self.bridges[name] = BridgeSync(name, self._confirmed, _describe_stale, self._purge)
+            self.bridges[name] = BridgeSync(name, self._confirmed, _describe_stale, self._purge, _translated)
         return self.bridges[name]
 
     def _purge(self, name: tuple[str, str]) -> None:
@@ -212,6 +213,16 @@ def _purge(folder: Path) -> None:
         unixctl.ask(folder, "revalidator/purge")
     except (OSError, ValueError) as error:  # a switch that goes remembers nothing either
         LOG.warning("%s: the switch's memory was not purged: %s", folder.name, error)
+
+
+def _translated(name: tuple[str, str]) -> Iterable[Translation]:
+    if name[1] != "br-int":
+        return ()
+    try:
+        return loads.datagrams(unixctl.ask(Channel.run / name[0], "dpctl/dump-conntrack", f"zone={ZONE}"))
+    except (OSError, ValueError) as error:
+        LOG.warning("%s: its connections were not looked at: %s", name[0], error)
+        return ()
 
 
 def _owner(program: Program, cookie: int) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from controllers.flow.fields import ip_number
+from controllers.flow.program import Translation
 
 
 class Server(NamedTuple):
@@ -50,6 +51,16 @@ def parse(text: str) -> dict[Server, Load]:
         is_active = "state=" not in rest or "state=ESTABLISHED" in rest
         (active if is_active else inactive)[server] += 1
     return {server: Load(active[server], inactive[server]) for server in sorted({*active, *inactive})}
+
+
+def datagrams(text: str) -> set[Translation]:
+    """Ways that datagrams are translated in a dump, each a connection's."""
+    found = set()
+    for match in _LINE.finditer(text):
+        protocol, address, port, endpoint, endpoint_port, _ = match.groups()
+        if protocol == "udp" and (address, port) != (endpoint, endpoint_port):
+            found.add(Translation(ip_number(address), int(port), ip_number(endpoint), int(endpoint_port)))
+    return found
 
 
 def request(zone: int) -> bytes:

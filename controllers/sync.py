@@ -88,7 +88,7 @@ class BridgeSync:
     """One bridge. `want` may be called at any time; the sender works through what was wanted last.
 
     describe_stale: text of the flows with these (table, cookie) pairs, asked before they are removed; changed: told
-    when a change of what the bridge held is in force.
+    when a change of what the bridge held is in force; translated: ways that the switch translates datagrams now.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class BridgeSync:
         confirmed: Callable[[BridgeSync], None],
         describe_stale: Callable[[tuple[str, str], Iterable[int]], list[str]],
         changed: Callable[[tuple[str, str]], None] = lambda name: None,
+        translated: Callable[[tuple[str, str]], Iterable[Translation]] = lambda name: (),
     ) -> None:
         self.name = name
         self.last = LastSync()
@@ -107,6 +108,7 @@ class BridgeSync:
         self._confirmed = confirmed
         self._describe_stale = describe_stale
         self._changed = changed
+        self._translated = translated
         self._bundle = 0
         self._installed: dict[str, Fragment] | None = None
         self._slots: dict[Slot, str] = {}
@@ -198,7 +200,16 @@ class BridgeSync:
         if messages:
             text = "\n".join([todo.change.text(), *(f"- {line}" for line in stale_text)]).strip()
             self._note(len(todo.change.set_flows), len(todo.stale_cookies), text)
-        return self._send(datapath, messages)
+        return self._send(datapath, messages) and self._forget_strange(datapath, program)
+
+    def _forget_strange(self, datapath: Any, program: Program) -> bool:
+        """Forget connections by translations that went while no controller was there, as kube-proxy when it starts."""
+        wanted = [fragment.translations for fragment in program.values() if fragment.translations]
+        strange = [one for one in self._translated(self.name) if not any(one in some for some in wanted)]
+        if not strange:
+            return True
+        hub.spawn_after(_CACHED, self._forget_again, datapath, strange)
+        return self._send(datapath, [wire.forget(ZONE, translation) for translation in strange])
 
     def _next(self, datapath: Any, program: Program) -> bool:
         assert self._installed is not None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
+from topo.cluster.errors import InputError
 from topo.cluster.store import Object
 from topo.cluster.wiring import GROUP
 from topo.config import FabricConfig, LabConfig, LinkConfig
@@ -192,6 +193,24 @@ def pod_cidr(config: LabConfig, index: int) -> IPv4Network:
     """The slice of the pod subnet of node number `index`."""
     size = 1 << (32 - config.node_cidr_bits)
     return IPv4Network((int(config.pod_subnet.network_address) + index * size, config.node_cidr_bits))
+
+
+def free_numbers(config: LabConfig, names: Iterable[str], taken: Collection[int], last: int) -> list[int]:
+    """Numbers of nodes that join: the next after the one given last that no node has, so that addresses are used again
+    as late as can be. Raises InputError if there are not addresses for all of them."""
+    count, found = 1 << (config.node_cidr_bits - config.pod_subnet.prefixlen), list[int]()
+    for name in names:
+        numbers = ((last + step) % count for step in range(1, count + 1))
+        free = (one for one in numbers if one not in taken and one not in found and _has_address(config, one))
+        if (number := next(free, None)) is None:
+            raise InputError(f"Node {name}", "the lab has no addresses for another", "a larger podSubnet or nodeSubnet")
+        found.append(last := number)
+    return found
+
+
+def _has_address(config: LabConfig, index: int) -> bool:
+    address, subnet, pool = node_address(config, index), node_subnet(config, index), load_balancer_pool(config)
+    return address in subnet and address != subnet.broadcast_address and (pool is None or address not in pool)
 
 
 def mac_of(address: IPv4Address) -> str:

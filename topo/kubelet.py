@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -26,12 +26,16 @@ from topo.podnetwork import NodeNetwork
 from topo.standin.client import StandIn
 
 Answer = TypeVar("Answer")
+# A pod and what was made for it.
+Made = tuple[Object, pods.Sandbox]
 
 LOG = logging.getLogger("mininetes")
 # New pods that are made before anything else is looked at.
 _BATCH = 64
-# Seconds until what could not be removed is tried again (its node's switch may be down).
+# Seconds until what could not be removed or plugged in is tried again (its node's switch may be down, or not yet up).
 _RETRY = 1.0
+# Seconds between two looks whether what holds pods' namespaces lives.
+_LOOK = 0.5
 # Seconds until a pod's network is asked for again, after its plugins failed.
 _ADD_RETRY = 5.0
 
@@ -67,6 +71,8 @@ class Kubelet:
         self._over: set[str] = set()
         self._files = pod_files.Placer(capsule.RUN)
         self._uids: dict[str, str] = {}
+        # Attached, and not yet plugged into their node's switch, which did not answer.
+        self._unplugged: dict[str, list[Made]] = {}
         # Pods that found no free address, tried again when one of their node's goes.
         self._starved: dict[str, set[str]] = {}
         self._thread = threading.Thread(target=self._inbox.run, args=(self._pass,), name="kubelet", daemon=True)
@@ -76,6 +82,7 @@ class Kubelet:
         things, _, self._watch = self.store.watch()
         self._note([_key(thing) for thing in things if thing["kind"] == "Pod"])
         threading.Thread(target=self._listen, name="kubelet-watch", daemon=True).start()
+        self._inbox.after(_LOOK, self._look)
         self._thread.start()
 
     def ask(self, work: Callable[[], Answer]) -> Answer:
@@ -99,6 +106,11 @@ class Kubelet:
                 self._inbox.put(partial(self._note, keys))
             if any(event.object["kind"] == "EndpointSlice" for event in batch):
                 self._inbox.put(self._life.endings.look)
+
+    def _look(self) -> None:
+        """Find sandboxes that ended by themselves, as a kubelet's relisting of them does."""
+        self._note([key for key, sandbox in self.sandboxes.items() if not sandbox.lives()])
+        self._inbox.after(_LOOK, self._look)
 
     def _note(self, keys: Iterable[str]) -> None:
         self._pending |= dict.fromkeys(keys)
@@ -131,7 +143,7 @@ class Kubelet:
                 self._try({key})
             (key,) = keys if len(keys) == 1 else ("",)
             pod = self._pod(key) if key else None
-            if key in self.sandboxes and (pod is None or key in self._over):
+            if key in self.sandboxes and (pod is None or key in self._over or not self.sandboxes[key].lives()):
                 self._inbox.after(_RETRY, partial(self._note, [key]))
             elif pod is not None:
                 record(self.store, pod, "FailedCreatePodSandBox", "the lab's log says why")
@@ -146,7 +158,15 @@ class Kubelet:
             replaced = have is not None and pod is not None and self._uids[key] != pod["metadata"]["uid"]
             if have is not None and pod is not None and is_ending(pod) and not replaced:
                 self._life.terminate(pod)
-            if have is not None and (pod is None or replaced or key in self._over or is_over(pod)):
+            lost = have is not None and not have.lives()
+            if lost and pod is not None and not replaced and not is_ending(pod) and not is_over(pod):
+                record(
+                    self.store, pod, "SandboxChanged", "what held its namespaces ended; the pod is made anew", "Normal"
+                )
+                if pod["spec"].get("restartPolicy") == "Never":
+                    self._life.fail(pod["metadata"]["uid"])
+                    pod = self._pod(key)
+            if have is not None and (lost or pod is None or replaced or key in self._over or is_over(pod)):
                 end.setdefault(have.node.name, []).append(have)
                 have = None
             if pod is not None and have is None:
@@ -161,7 +181,10 @@ class Kubelet:
         starved = {key for name in end for key in self._starved.pop(name, ())} - set(keys)
         for pod in filter(None, map(self._pod, sorted(starved))):
             begin.setdefault(pod["spec"]["nodeName"], []).append(pod)
-        made = [one for name, starting in begin.items() for one in self._attach(name, starting)]
+        self._begin([one for name, starting in begin.items() for one in self._attach(name, starting)])
+
+    def _begin(self, made: Sequence[Made]) -> None:
+        """Start the containers of pods that are plugged in."""
         for pod, sandbox in made:
             self._life.begin(pod, sandbox)
         if made:
@@ -174,13 +197,33 @@ class Kubelet:
         for uid in uids:
             self._life.connected(uid)
 
-    def _attach(self, name: str, starting: list[Object]) -> list[tuple[Object, pods.Sandbox]]:
+    def _attach(self, name: str, starting: list[Object]) -> list[Made]:
+        """Make sandboxes and plug them in; those that could be."""
         node = self.nodes.get(name)
-        if node is None:
+        if node is None:  # it is known to the store, and not built yet
+            self._inbox.after(_RETRY, partial(self._note, list(map(_key, starting))))
             return []
         made = [(pod, sandbox) for pod in starting if (sandbox := self._make(node, pod)) is not None]
-        self.network(node).connect()
+        return self._plug(node, [*self._unplugged.pop(name, ()), *made])
+
+    def _plug(self, node: Node, made: list[Made]) -> list[Made]:
+        """Plug in those that are still there; none if the switch does not take them, and then they are tried again."""
+        made = [(pod, sandbox) for pod, sandbox in made if self.sandboxes.get(sandbox.key) is sandbox]
+        try:
+            self.network(node).connect()
+        except RuntimeError as error:
+            LOG.warning("pods of %s are not plugged in yet: %s", node.name, error)
+            for pod, _ in made:
+                record(self.store, pod, "FailedCreatePodSandBox", f"the switch of {node.name} does not answer")
+            self._unplugged[node.name] = made
+            self._inbox.after(_RETRY, partial(self._plug_again, node))
+            return []
         return made
+
+    def _plug_again(self, node: Node) -> None:
+        made = self._unplugged.pop(node.name, None)
+        if made and self.nodes.get(node.name) is node:
+            self._begin(self._plug(node, made))
 
     def network(self, node: Node) -> NodeNetwork:
         """The pod network of a node; one that came again under its name has another."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from topo.nodes import Machine, Node, Tables
 from topo.ovs import Bridge, OpenVSwitch, Port, empty_database
 from topo.podnetwork import NodeNetwork
 from topo.standin.client import StandIn
+from topo.threads import at_once
 from topo.waiting import waiting_for
 from topo.wires import Wires, port_name
 
@@ -55,6 +56,8 @@ class Parts:
     tables: Tables
     datapath: str
     seed: int = 0
+    # Folders with the user's own CNIs and proxy modes.
+    plugins: Sequence[Path] = ()
     proxy_mode: str = ""
     # What policies the CNI enforces, as KIND/DIRECTION.
     enforces: tuple[str, ...] = ()
@@ -108,7 +111,9 @@ class Lab:
         self._database = empty_database(run)
         self._mtu = fabric.mtu(config.fabric)
         self._lock = threading.Lock()
-        self._next_index = 0
+        self._last_number = -1
+        # Nodes that have joined, and whether their switches lived at the last look.
+        self._up: dict[str, bool] = {}
 
     def start(self, progress: Progress = lambda _: None) -> None:
         """Build everything; returns when switches forward and the control plane runs. Pods follow as the store asks."""
@@ -132,24 +137,23 @@ class Lab:
         bridges = {name: [self._switch_bridge(name, ports[name])] for name in self.switches}
         bridges |= {n.name: list(self._bridges_of(n)) for n in self.nodes.values()}
         machines = {**self.switches, **{n.name: n.machine for n in self.nodes.values()}}
-        with _threads() as pool:
-            _all(pool.map(lambda name: nodes.prepare(machines[name], bridges[name], self._database), machines))
-            # A switch that finds nobody there tries again only after a second.
-            self.controller.wait_listening(len(self.bridges()))
-            _all(pool.map(self._start_machine, machines))
+        at_once(lambda name: nodes.prepare(machines[name], bridges[name], self._database), machines)
+        # A switch that finds nobody there tries again only after a second.
+        self.controller.wait_listening(len(self.bridges()))
+        at_once(self._start_machine, machines)
         for name, daemons in self.parts.routers.items():
             outside.start(self.switches[name].host, self.run / name, daemons)
         progress("control plane")
         self.confirm()
         for node in self.nodes.values():
             nodes.greet(node, (n for n in self.nodes.values() if n is not node))
-            self._set_ready(node.name, True)
+            self._joined(node.name)
         self.loop.start()
         self.kubelet.start()
         threading.Thread(target=self._watch_nodes, name="nodes", daemon=True).start()
 
     def add_node(self, node: NodeConfig) -> None:
-        """A node joins the running lab."""
+        """A node joins the running lab. Raises InputError if there are no addresses for it."""
         with self._lock:
             planned = self._plan(node)
             machine = self.switches[planned.attachment.switch]
@@ -164,12 +168,18 @@ class Lab:
                 if other is not planned:
                     nodes.greet(planned, [other])
                     nodes.greet(other, [planned])
-            self._set_ready(planned.name, True)
+            self._joined(planned.name)
+
+    def numbers_for(self, names: Sequence[str]) -> list[int]:
+        """What nodes that join are numbered. Raises InputError if there are not addresses for all of them."""
+        taken = {node.index for node in self.nodes.values()}
+        return fabric.free_numbers(self.config, names, taken, self._last_number)
 
     def remove_node(self, name: str) -> None:
         """A node leaves: its pods go with it, and others replace them elsewhere."""
         with self._lock:
             node = self.nodes.pop(name)
+            self._up.pop(name, None)
             self.store.delete("Node", "", name)
             self._wires.note(node.attachment.switch, node.attachment.port, None)
             for sandbox in [s for s in self.kubelet.sandboxes.values() if s.node is node and s.attachment]:
@@ -180,6 +190,8 @@ class Lab:
             machine.switch.delete_ports("br-fabric", [port_name(node.attachment.port)])
             node.machine.end()
             hosts.remove(self.mininet, node.machine.host)
+            # Where it kept its pods' addresses; not while one of them is being attached.
+            self.kubelet.ask(lambda: shutil.rmtree(self.run / name / "cni", ignore_errors=True))
 
     def restore(self, name: str) -> None:
         """After a machine's switch came back: its kernel's ports are new, so addresses and neighbours are set again.
@@ -275,8 +287,9 @@ class Lab:
         return {"apiVersion": GROUP, "kind": "Lab", "metadata": {"name": config.name}, "spec": spec}
 
     def _plan(self, config: NodeConfig) -> Node:
-        node = nodes.plan_node(self.config, self.parts.network, config, self._next_index, self.run, self.parts.datapath)
-        self._next_index += 1
+        (number,) = self.numbers_for([config.name])
+        self._last_number = number
+        node = nodes.plan_node(self.config, self.parts.network, config, number, self.run, self.parts.datapath)
         self.nodes[node.name] = node
         hosts.add(self.mininet, node.machine.host)
         thing = nodes.node_object(node)
@@ -350,6 +363,10 @@ class Lab:
             if self.parts.network.plugins is None:
                 linuxbridge.configure(node, self.parts.network.bridge, self.parts.network.mtu)
 
+    def _joined(self, name: str) -> None:
+        self._set_ready(name, True)
+        self._up[name] = True
+
     def _set_ready(self, name: str, ready: bool) -> None:
         words = {"status": "True", "reason": "KubeletReady"} if ready else {"status": "False", "reason": "SwitchDown"}
         with suppress(NotFound):  # it may be leaving
@@ -360,30 +377,13 @@ class Lab:
 
         An agent that died is started again: what it made stands meanwhile, and it makes the rest anew.
         """
-        up = dict.fromkeys(self.nodes, True)
         while True:
             time.sleep(_NODE_PERIOD)
             if self.agent.process is not None and self.agent.process.poll() is not None:
                 LOG.warning("the agent ended and is started again: %s", self.agent.last_words())
                 self.agent.start()
-            for name, node in list(self.nodes.items()):
-                alive = node.machine.switch.is_running()
-                if alive != up.get(name, True):
-                    self._set_ready(name, alive)
-                up[name] = alive
-
-
-@contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Nobody waits for them at the end: a lab that is interrupted may be waiting for a switch that was killed."""
-    pool = ThreadPoolExecutor(max_workers=4)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _all(results: Iterable[None]) -> None:
-    """Wait for all, and raise what the first that failed raised."""
-    for _ in results:
-        pass
+            for name, was in list(self._up.items()):
+                node = self.nodes.get(name)
+                if node is not None and (lives := node.machine.switch.is_running()) != was:
+                    self._set_ready(name, lives)
+                    self._up[name] = lives

@@ -82,6 +82,9 @@ class Lifecycle:
     def begin(self, pod: Object, sandbox: Sandbox) -> None:
         """Start the containers, unless init containers come first, and tell the store."""
         found = containers.of(pod)
+        before = {one["name"]: one["restartCount"] for one in (pod.get("status") or {}).get("containerStatuses", ())}
+        for container in found:  # of a pod whose sandbox is another now
+            container.restarts = before.get(container.name, -1) + 1
         steps = containers.init_steps(pod)
         checks, notes = plan(pod, [c.name for c in found if c.is_real], self._honour_delay)
         run = self._runs[pod["metadata"]["uid"]] = Run(pod, sandbox, found, checks, steps)
@@ -119,6 +122,17 @@ class Lifecycle:
             self._ended(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
         else:
             self.endings.begin(run, pod)
+
+    def fail(self, uid: str) -> None:
+        """Everything of the pod was killed, and it is not to be started again."""
+        run = self._runs.get(uid)
+        if run is not None:
+            for container in run.containers:
+                container.exit = container.exit if container.over else 137
+                container.running = container.started = container.ready = False
+                container.over = True
+            run.steps = []
+            self._report(run)
 
     def remove(self, uid: str) -> None:
         """End what is left, at once."""

@@ -59,8 +59,7 @@ class OpenVSwitch:
         # What a machine of the same name has left: its ports are no more, and nobody listens at its socket.
         (self.run / "db.sock").unlink(missing_ok=True)
         shutil.copyfile(empty, database)
-        self._daemon("ovsdb-server", str(database), "--remote=punix:db.sock")
-        self._await_listener(self.run / "db.sock", "ovsdb-server")
+        self._serve_database()
 
     def configure(self, bridges: Sequence[Bridge]) -> None:
         """Write the bridges into the database; vswitchd makes them when it starts."""
@@ -79,12 +78,12 @@ class OpenVSwitch:
         self._check_ports()
 
     def add_ports(self, bridge: str, ports: Sequence[Port]) -> None:
-        """Add ports and wait until they forward."""
+        """Add ports and wait until they forward; a switch that does not run makes them when it starts."""
         command: list[str] = []
         for port in ports:
             command += [*(["--"] if command else []), *_port(bridge, port)]
         if command:
-            self._vsctl(*command)
+            self._change(command)
 
     def delete_ports(self, bridge: str, names: Sequence[str]) -> None:
         """Remove ports; one that is gone already is no error."""
@@ -92,16 +91,31 @@ class OpenVSwitch:
         for name in names:
             command += [*(["--"] if command else []), "--if-exists", "del-port", bridge, name]
         if command:
-            self._vsctl(*command)
+            self._change(command)
+
+    def ports(self, bridge: str) -> list[str]:
+        """Names of a bridge's ports, as the database has them."""
+        return self._vsctl("list-ports", bridge).split()
 
     def is_running(self) -> bool:
         """Whether ovs-vswitchd lives."""
-        return self.processes["ovs-vswitchd"].poll() is None
+        process = self.processes.get("ovs-vswitchd")
+        return process is not None and process.poll() is None
 
     def kill_switch(self) -> None:
         """Kill ovs-vswitchd: a node's switch crash."""
         self.processes["ovs-vswitchd"].kill()
         self.processes["ovs-vswitchd"].wait()
+
+    def kill_database(self) -> None:
+        """Kill ovsdb-server; the switch forwards on, and takes no change until it is back."""
+        self.processes["ovsdb-server"].kill()
+        self.processes["ovsdb-server"].wait()
+
+    def restart_database(self) -> None:
+        """Start ovsdb-server again, on what it had written."""
+        (self.run / "db.sock").unlink(missing_ok=True)
+        self._serve_database()
 
     def ofctl(self, *arguments: str) -> str:
         """Run ovs-ofctl against this instance and give its output."""
@@ -134,6 +148,10 @@ class OpenVSwitch:
             command += ["--", *_port(name, port)]
         return command
 
+    def _change(self, command: list[str]) -> None:
+        """Change the database, and wait until a switch that runs has followed."""
+        self._vsctl(*([] if self.is_running() else ["--no-wait"]), *command)
+
     def _vsctl(self, *arguments: str) -> str:
         return self._run(["ovs-vsctl", "--timeout=20", f"--db=unix:{self.run / 'db.sock'}", *arguments])
 
@@ -145,6 +163,10 @@ class OpenVSwitch:
         if done.returncode != 0:
             raise RuntimeError(f"{self.host.name}: {' '.join(command[:3])} failed: {done.stderr.strip()}")
         return done.stdout
+
+    def _serve_database(self) -> None:
+        self._daemon("ovsdb-server", str(self.run / "conf.db"), "--remote=punix:db.sock")
+        self._await_listener(self.run / "db.sock", "ovsdb-server")
 
     def _daemon(self, program: str, *arguments: str) -> None:
         control = self.run / f"{program}.ctl"

@@ -34,6 +34,10 @@ class Sandbox:
         """A process in the pod's namespaces."""
         return int(self.host.pid)
 
+    def lives(self) -> bool:
+        """Whether its namespaces are held open: what a kubelet calls a ready sandbox."""
+        return self.host.holder.poll() is None
+
 
 class HostNetwork(Host):
     """The network namespace of a node, with mounts of its own."""

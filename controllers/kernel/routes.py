@@ -6,6 +6,8 @@ over its device's address; host-gw and Calico without encapsulation: the remote 
 
 from __future__ import annotations
 
+import socket
+
 from controllers import cni as cnis
 from controllers.agent.commands import run
 from controllers.cni import Cni, options_of
@@ -14,6 +16,7 @@ from controllers.flow.fields import ip_text, mac_text
 from controllers.registry import discover
 from controllers.state import Node, NodeView
 from topo.cluster.network import Tunnel
+from topo.system import inside
 
 _DEVICE = "flannel.1"
 _VNI = 1
@@ -32,6 +35,8 @@ class PeerRoutes:
         cni = self._cnis[view.lab.cni]
         plan = cni.plan(view.lab.fabric_mtu, options_of(view))
         commands = device(view.node, plan.tunnel, plan.mtu) if plan.tunnel and not self._held else []
+        if commands and self._has_device():  # of an agent before this one
+            del commands[0]
         # A routing daemon has its own ways into the kernel.
         ways = {} if plan.routed else {peer: cni.way(view, peer) for peer in view.peers}
         wanted = {peer.name: to_peer(peer, None) for peer, way in ways.items() if way is Way.NEIGHBOUR}
@@ -46,6 +51,10 @@ class PeerRoutes:
                 run(self._pid, tool, "-force", "-batch", "-", text=text)
         self._held = wanted
 
+    def _has_device(self) -> bool:
+        with inside(self._pid):
+            return any(name == _DEVICE for _, name in socket.if_nameindex())
+
     def close(self) -> None:
         """The routes go with the node."""
 
@@ -56,12 +65,12 @@ def vtep_mac(node: Node) -> str:
 
 
 def device(node: Node, tunnel: Tunnel, mtu: int) -> list[str]:
-    """The node's own end; its address is the first of its pod CIDR, which is no pod's."""
+    """The node's own end: made, then configured; its address is the first of its pod CIDR, which is no pod's."""
     port = tunnel.options["dst_port"]
     return [
         f"ip link add {_DEVICE} address {vtep_mac(node)} type vxlan id {_VNI} dstport {port} local {ip_text(node.ip)}"
         " nolearning",
-        f"ip address add {ip_text(node.gateway_ip - 1)}/32 dev {_DEVICE}",
+        f"ip address replace {ip_text(node.gateway_ip - 1)}/32 dev {_DEVICE}",
         f"ip link set {_DEVICE} mtu {mtu} up",
     ]
 

@@ -34,9 +34,10 @@ def show(status: dict[str, Any], out: Console) -> None:
         f"lab [bold]{escape(status['lab'])}[/]: CNI {escape(status['cni'])}, proxy mode {escape(status['proxy'])}, "
         f"{status['datapath']} datapath, {fabric['shape']} fabric of {len(fabric['switches'])} switches"
     )
-    nodes = table("nodes", "name", "address", "pod CIDR", "pods", "attached to")
+    nodes = table("nodes", "name", "state", "address", "pod CIDR", "pods", "attached to")
     for node in status["nodes"]:
-        nodes.add_row(node["name"], node["ip"], node["podCIDR"], str(node["pods"]), node["attached"])
+        state = "Ready" if node["ready"] else "NotReady"
+        nodes.add_row(node["name"], state, node["ip"], node["podCIDR"], str(node["pods"]), node["attached"])
     pods = table("pods", "namespace", "name", "node", "address", "state")
     for pod in status["pods"]:
         state = pod["phase"] if pod["ready"] or pod["phase"] != "Running" else "Running, not ready"

@@ -80,6 +80,7 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         tables={bridge: tuple((t.number, t.name) for t in tables) for bridge, tables in PIPELINES.items()},
         datapath=platform.choose_datapath(choices.datapath),
         seed=choices.seed,
+        plugins=choices.plugins,
         outside=(*_outside(config, routing), *_own(cni, config)),
         routers=_routers(config, routing),
         caveats=(

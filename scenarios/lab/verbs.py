@@ -20,6 +20,7 @@ from topo.cluster.errors import InputError
 from topo.cluster.store import CLUSTER_SCOPED, Key, Object, key_of, kind_of
 from topo.cluster.wiring import RELAYS
 from topo.config import NodeConfig
+from topo.control.endpoints import is_node_ready
 from topo.control.events import record
 from topo.control.workloads import is_ending, is_ready
 from topo.lab import Lab
@@ -45,6 +46,8 @@ def apply_objects(lab: Lab, objects: Sequence[Object]) -> list[dict[str, Any]]:
     for thing in objects:
         admission.check_change(lab.store.get(*key_of(thing)), thing)
     policies.check(lab.store, objects)
+    new = [thing["metadata"]["name"] for thing in objects if thing["kind"] == "Node"]
+    lab.numbers_for([name for name in new if name not in lab.nodes])
     done = []
     for thing in objects:
         outcome, _ = lab.store.apply(thing)
@@ -115,6 +118,7 @@ def status(lab: Lab) -> dict[str, Any]:
                 "name": n.name,
                 "ip": str(n.ip),
                 "podCIDR": str(n.pod_cidr),
+                "ready": is_node_ready(lab.store.get("Node", "", n.name) or {}),
                 "pods": sum(s.node is n for s in list(lab.kubelet.sandboxes.values())),
                 "attached": f"{n.attachment.switch} eth{n.attachment.port}",
                 "relays": _relays(lab, n.name),

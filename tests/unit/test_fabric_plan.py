@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from topo.cluster.errors import InputError
 from topo.config import FabricConfig, LabConfig, LinkConfig, NodeConfig
 from topo.config_rules import fabric_links, problems
 from topo.fabric import (
@@ -19,6 +20,7 @@ from topo.fabric import (
     Switch,
     attach,
     client_address,
+    free_numbers,
     gateway_address,
     link,
     load_balancer_pool,
@@ -277,3 +279,19 @@ def test_the_store_holds_a_switch_with_its_ports_as_strings() -> None:
         "metadata": {"name": "leaf-1"},
         "spec": {"tier": "leaf", "ports": {"1": "spine-1", "101": "worker"}},
     }
+
+
+def test_nodes_that_join_get_the_numbers_that_were_longest_nobodys() -> None:
+    config = replace(LabConfig((NodeConfig("n"),)), pod_subnet=IPv4Network("10.244.0.0/22"))
+    assert free_numbers(config, "abcd", set(), -1) == [0, 1, 2, 3]
+    assert free_numbers(config, "ab", {0, 2}, 3) == [1, 3]
+    with pytest.raises(InputError, match="Node c: the lab has no addresses for another"):
+        free_numbers(config, "abc", {0, 2}, 3)
+
+
+def test_a_number_without_an_address_on_the_fabric_is_nobodys() -> None:
+    # 172.18.0.2 to .6 of a /29.
+    config = replace(LabConfig((NodeConfig("n"),)), node_subnet=IPv4Network("172.18.0.0/29"))
+    assert free_numbers(config, "abcde", set(), -1) == [0, 1, 2, 3, 4]
+    with pytest.raises(InputError):
+        free_numbers(config, "abcdef", set(), -1)

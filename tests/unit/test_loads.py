@@ -7,7 +7,9 @@ import json
 import pytest
 
 from controllers.flow.fields import ip_number
-from controllers.loads import Load, Server, answer, parse, request
+from controllers.flow.program import Translation
+from controllers.kernel.conntrack import ways
+from controllers.loads import Load, Server, answer, datagrams, parse, request
 from controllers.proxy.frontends import EndpointSet
 from controllers.proxy.schedulers import SCHEDULERS, LeastConnection, ahead
 from controllers.services import Endpoint, ServicePort
@@ -34,6 +36,16 @@ def test_only_translated_connections_count_by_endpoint_and_state() -> None:
         server("tcp", "10.244.2.2", 8080): Load(active=1, inactive=1),
         server("udp", "10.244.2.3", 5353): Load(active=1),
     }
+
+
+def test_ways_of_datagrams_are_read_from_the_switch_and_from_the_kernel() -> None:
+    asked, endpoint = ip_number("10.96.0.20"), ip_number("10.244.2.3")
+    assert datagrams(DUMP) == {Translation(asked, 53, endpoint, 5353)}
+    shown = (
+        "udp      17 29 src=10.244.1.2 dst=10.96.0.20 sport=40002 dport=53 [UNREPLIED] src=10.244.2.3 dst=10.244.1.2 "
+        "sport=5353 dport=40002 mark=0 use=1\n"
+    )
+    assert ways(shown) == ways(shown.replace("[UNREPLIED] ", "")) == {(asked, 53, endpoint)}
 
 
 def test_answer_is_taken_when_it_is_whole_and_a_refusal_is_an_error() -> None:

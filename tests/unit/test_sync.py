@@ -67,3 +67,18 @@ def test_another_connection_hears_nothing_of_it(bridge: Any) -> None:
     bridge._installed = {}
     bridge._forget_again(Datapath(), [ONE])
     assert bridge._datapath.sent == []
+
+
+def test_a_new_controller_forgets_what_went_while_there_was_none(bridge: Any) -> None:
+    bridge._translated = lambda name: {ONE, TWO}
+    assert bridge._forget_strange(bridge._datapath, fragment(TWO))
+    forgotten, *rest = bridge._datapath.sent
+    assert (forgotten, rest) == (wire.forget(ZONE, ONE), [wire.barrier(1)])
+    ((_, (_, _, again)),) = bridge.later
+    assert again == [ONE]
+
+
+def test_a_new_controller_leaves_alone_what_is_still_wanted(bridge: Any) -> None:
+    bridge._translated = lambda name: {ONE, TWO}
+    assert bridge._forget_strange(bridge._datapath, fragment(ONE, TWO))
+    assert bridge._datapath.sent == bridge.later == []
