@@ -17,7 +17,7 @@ OPTIONS := $(if $(CNI),--cni $(CNI)) $(if $(PROXY),--proxy $(PROXY)) $(if $(NODE
            $(if $(DATAPATH),--datapath $(DATAPATH)) $(if $(LAB),--lab $(LAB)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install packages scenario list test lint unit switch lab browser bench regression golden clean
+.PHONY: help install packages scenario list test lint unit switch lab browser nightly bench regression golden clean
 
 help: ## this list
 	@echo "mininetes: Kubernetes networking, emulated with real packets on one machine"
@@ -85,6 +85,10 @@ lab: install ## only the tests with whole labs
 browser: install ## look at report.html in a real browser (installs chromium; needs sudo once)
 	@command -v chromium > /dev/null || $(MAKE) --no-print-directory packages PACKAGES=chromium
 	@$(BIN)/pytest -q tests/unit/test_report_html.py
+
+# What takes too long for `make test`; a CI runs it at night.
+nightly: install ## 500 steps of chaos (about 25 minutes)
+	@$(BIN)/mininetes run chaos --option steps=500 $(OPTIONS)
 
 bench: install ## benchmarks against their goals
 	@$(BIN)/python -m benchmarks $(ARGS)

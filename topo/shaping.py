@@ -49,3 +49,11 @@ def apply(host: Host, interface: str, link: LinkConfig) -> None:
                     f"modprobe sch_{discipline}, or run in a VM with a distribution's kernel",
                 ) from error
             raise PlatformError(f"tc refused {' '.join(arguments)}", error.stderr.strip()) from error
+
+
+def reset(host: Host, interface: str) -> None:
+    """Shape it no more."""
+    if any(
+        line.split()[1] in _NEEDS for line in host.run("tc", "qdisc", "show", "dev", interface, "root").splitlines()
+    ):
+        host.run("tc", "qdisc", "del", "dev", interface, "root")

@@ -1,0 +1,215 @@
+"""chaos: parts of a lab fail at random, again and again, while manifests change; after each step it must be whole."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+from scenarios import Context, Outcome
+from scenarios.disorder import deeds, manifests
+from scenarios.disorder.audit import audit, census
+from scenarios.disorder.plan import FAULTS, Step, is_rest, steps
+from scenarios.disorder.reach import NotWhole, converge
+from scenarios.lab.options import names, numbers
+from scenarios.measure import suite, usage
+from scenarios.measure.costs import groups
+from scenarios.netpol.prober_client import Prober
+from scenarios.report.curves import Curves
+from scenarios.report.results import Measurement, Samples, TextTable
+from topo.cluster.errors import InputError
+from topo.cluster.store import Object
+from topo.config import LabConfig
+from topo.lab import Lab
+
+# The lab unless another is asked for: nodes that run BIRD have the most that can fail.
+_BIRD: Mapping[str, object] = {"speaker": "bird", "holdTime": 3}
+_LABS = ("bird", "own")
+# What a process may have grown by from the second rest to the last: a share of what it had, and MiB beside; files it
+# has open, which come and go with connections.
+_GROWTH, _SPARE, _FILES = 0.25, 16.0, 16
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What there was with the manifests of the beginning. memory: MiB by group; files: open ones of a group."""
+
+    step: int
+    memory: Mapping[str, float]
+    files: Mapping[str, int]
+    processes: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class Story:
+    """What happened so far. took: seconds until the lab was whole again, with the step."""
+
+    took: list[tuple[Step, float]] = field(default_factory=list)
+    rests: list[Rest] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+class Chaos:
+    """The scenario object."""
+
+    name = "chaos"
+    description = "random failures while manifests change, seeded; after each step connectivity, flows, addresses agree"
+    options = {"steps": "50", "kinds": "all", "lab": "bird", "patience": "30"}
+
+    def plan(self, config: LabConfig) -> tuple[LabConfig, Sequence[Object]]:
+        """Calico with BIRD on every node; lab=own for the lab that was asked for."""
+        wanted = config.scenario["lab"]
+        if wanted not in _LABS:
+            raise InputError(f"--option lab={wanted}", "there is no such lab", " or ".join(_LABS))
+        _number(config.scenario, "steps")
+        _number(config.scenario, "patience")
+        names(config.scenario, "kinds", FAULTS)
+        if len(config.nodes) < 2:
+            raise InputError("--nodes", f"{self.name} needs nodes that others stand in for", "2 or more")
+        if wanted == "bird":
+            config = replace(config, cni="calico", cni_options=_BIRD)
+        return config, manifests.at_rest()
+
+    def run(self, context: Context) -> Outcome:
+        """Step by step, until all are done or one fails."""
+        lab, story = context.lab, Story()
+        count, patience = _number(lab.config.scenario, "steps"), _number(lab.config.scenario, "patience")
+        asked = frozenset(names(lab.config.scenario, "kinds", FAULTS))
+        missing = deeds.left_out(asked)
+        todo = steps(lab.parts.seed, deeds.shape(lab), count, asked - missing.keys())
+        with Prober() as prober:
+            problem = _beginning(lab, prober, patience)
+            for step in todo if not problem else ():
+                context.progress(f"{step.number}/{count} {step.fault} {' '.join(step.target)}")
+                problem = _step(lab, prober, step, story, patience, rests=is_rest(step, count))
+                if problem:
+                    break
+        if problem:
+            story.failed.append(f"seed {lab.parts.seed}, {problem}")
+        story.failed += leaks(story.rests)
+        notes = [f"{kind} was left out: it {why}" for kind, why in missing.items()]
+        return _outcome(story, notes)
+
+
+SCENARIO = Chaos()
+
+
+def _number(options: Mapping[str, str], key: str) -> int:
+    found = numbers(options, key, 1)
+    if len(found) != 1:
+        raise InputError(f"--option {key}={options[key]}", "is more than one number", "one number: 50")
+    return found[0]
+
+
+def _beginning(lab: Lab, prober: Prober, patience: float) -> str:
+    try:
+        converge(lab, prober, patience)
+    except NotWhole as error:
+        return f"before the first step: {error}"
+    return "; ".join(audit(lab))
+
+
+def _step(lab: Lab, prober: Prober, step: Step, story: Story, patience: float, *, rests: bool) -> str:
+    """One of them, and what was wrong after it; "" if nothing."""
+    try:
+        deeds.suffer(lab, step)
+        took = converge(lab, prober, patience)
+        if wrong := _soon(lab, patience):
+            return f"{step}: {'; '.join(wrong)}"
+        story.took.append((step, took))
+        if rests:
+            deeds.rest(lab)
+            converge(lab, prober, patience)
+            if wrong := _soon(lab, patience):
+                return f"{step}, at rest after it: {'; '.join(wrong)}"
+            story.rests.append(_rest(lab, step.number))
+    except NotWhole as error:
+        return f"{step}: {error}"
+    except Exception as error:  # whatever the lab could not do is what is looked for
+        return f"{step}: {type(error).__name__}: {error}"
+    return ""
+
+
+def _soon(lab: Lab, patience: float) -> list[str]:
+    """What an audit finds for longer than what is on its way takes: processes that end, agents that start."""
+    deadline = time.monotonic() + patience / 3
+    while (wrong := audit(lab)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return wrong
+
+
+def _rest(lab: Lab, step: int) -> Rest:
+    found = {**groups(lab), "lab": [os.getpid()]}
+    memory = {name: group.memory / MIB for name, group in usage.read(found).groups.items()}
+    files = {name: sum(_open_files(pid) for pid in pids) for name, pids in found.items() if name != "pods"}
+    return Rest(step, memory, files, census(Path("/proc")))
+
+
+def _open_files(pid: int) -> int:
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return 0
+
+
+def leaks(rests: Sequence[Rest]) -> Iterator[str]:
+    """What grew from the second rest, when everything had happened once, to the last."""
+    if len(rests) < 3:
+        return
+    first, last = rests[1], rests[-1]
+    when = f"from step {first.step} to {last.step}"
+    for name, before in first.memory.items():
+        if last.memory[name] > before * (1 + _GROWTH) + _SPARE:
+            yield f"{name} grew {when}: {before:.0f} to {last.memory[name]:.0f} MiB"
+    for name, count in first.files.items():
+        if last.files[name] > count + _FILES:
+            yield f"{name} has more files open {when}: {count} to {last.files[name]}"
+    for name in sorted(first.processes.keys() | last.processes.keys()):
+        if last.processes.get(name, 0) > first.processes.get(name, 0):
+            yield f"more processes {name} {when}: {first.processes.get(name, 0)} to {last.processes.get(name, 0)}"
+
+
+def _outcome(story: Story, notes: list[str]) -> Outcome:
+    measurements: list[Measurement] = []
+    samples: list[Samples] = []
+    rows = []
+    for kind in FAULTS:
+        times = [took for step, took in story.took if step.fault == kind]
+        if times:
+            one, more = suite.combine(kind, "whole again", "us", [suite.Run(tuple(t * 1e6 for t in times))])
+            measurements.append(one)
+            samples += more
+            rows.append((kind, str(len(times)), f"{median(times):.2f}", f"{max(times):.2f}"))
+    tables = [TextTable("After each failure", ("failure", "times", "whole again after (s)", "worst"), tuple(rows))]
+    if story.rests:
+        first, last = story.rests[0], story.rests[-1]
+        grown = tuple(
+            (name, f"{first.memory[name]:.1f}", f"{last.memory[name]:.1f}", _files(first, name), _files(last, name))
+            for name in first.memory
+        )
+        columns = ("processes", f"MiB at step {first.step}", f"at step {last.step}", "open files", "at the end")
+        tables.append(TextTable("What is left, with the manifests of the beginning", columns, grown))
+    notes = [
+        *notes,
+        "Whole: all pods ready, all flows confirmed, every pod's packets reach whom policies and Services say and "
+        "nobody else. After each step the flows and groups of every switch are those of a compilation from nothing, "
+        "no datagram is translated to what is no endpoint, every address, interface, port and process is somebody's.",
+    ]
+    return Outcome(measurements, samples, notes, tables, story.failed, _curves(story))
+
+
+def _files(rest: Rest, name: str) -> str:
+    return str(rest.files.get(name, "-"))
+
+
+def _curves(story: Story) -> list[Curves]:
+    if len(story.rests) < 2:
+        return []
+    lines = {
+        name: tuple((float(rest.step), rest.memory[name]) for rest in story.rests) for name in story.rests[0].memory
+    }
+    return [Curves("chaos memory", "steps", "memory (MiB)", lines)]

@@ -1,0 +1,123 @@
+"""The plan of a chaos is a function of seed and shape, and what an audit reads says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scenarios.chaos import SCENARIO, Rest, leaks
+from scenarios.disorder import audit, manifests
+from scenarios.disorder.deeds import _DEEDS
+from scenarios.disorder.plan import CHANGES, FAULTS, ROUND, Change, Shape, is_rest, steps
+from scenarios.lab.assemble import Choices, parts
+from topo.cluster.errors import InputError
+from topo.labfile import default_config
+
+SHAPE = Shape(
+    ("control-plane", "worker", "worker2"),
+    ("leaf-1", "leaf-2", "spine-1", "spine-2"),
+    tuple((leaf, spine) for leaf in ("leaf-1", "leaf-2") for spine in ("spine-1", "spine-2")),
+    ("worker",),
+    manifests.WORKLOADS,
+)
+FLOWS = """ cookie=0x6d00000000000001, duration=1s, table=0, n_packets=0, n_bytes=0, actions=drop
+ cookie=0x6c00000000000002, duration=1s, table=25, n_packets=0, n_bytes=0, actions=drop
+ cookie=0x0, duration=1s, table=7, n_packets=0, n_bytes=0, actions=drop
+"""
+
+
+def test_a_seed_gives_the_same_steps_and_another_gives_others() -> None:
+    one = steps(7, SHAPE, 200, FAULTS)
+    assert one == steps(7, SHAPE, 200, FAULTS)
+    assert one != steps(8, SHAPE, 200, FAULTS)
+    assert one[:50] == steps(7, SHAPE, 50, FAULTS)
+
+
+def test_every_kind_comes_as_often_as_any_other_and_only_where_there_is_something_to_break() -> None:
+    found = steps(1, SHAPE, 14 * 10, FAULTS)
+    assert {fault: sum(step.fault == fault for step in found) for fault in FAULTS} == dict.fromkeys(FAULTS, 10)
+    assert {change.kind for step in found for change in step.changes} == set(CHANGES)
+    assert {step.target for step in found if step.fault == "BIRD killed"} == {("worker",)}
+    assert not [s for s in found if s.fault == "node replaced" and s.target == ("control-plane",)]
+    without = steps(1, replace(SHAPE, birds=(), links=()), 100, FAULTS)
+    assert not [step for step in without if step.fault in ("BIRD killed", "link cut")]
+    assert {step.fault for step in steps(1, SHAPE, 20, {"pod killed"})} == {"pod killed"}
+
+
+def test_all_is_as_in_the_beginning_again_after_each_round_and_at_the_end() -> None:
+    found = steps(1, SHAPE, 2 * ROUND + 3, FAULTS)
+    assert [s.number for s in found if is_rest(s, len(found))] == [ROUND, 2 * ROUND, 2 * ROUND + 3]
+
+
+def test_every_kind_of_failure_and_change_can_be_done() -> None:
+    assert _DEEDS.keys() == FAULTS.keys()
+    (deployment,) = [thing for thing in manifests.at_rest() if thing["metadata"]["name"] == "web"][:1]
+    (scaled,) = manifests.made_by(Change("scale", "web", 0), deployment)
+    assert scaled["spec"]["replicas"] == 0
+    (rolled,) = manifests.made_by(Change("roll", "web", 5), scaled)
+    assert rolled["spec"]["replicas"] == 0 and rolled["spec"]["template"] != deployment["spec"]["template"]
+    for kind in ("service", "policy"):
+        (made,) = manifests.made_by(Change(kind, "web", 1), deployment)
+        name = (made["kind"], made["metadata"]["name"])
+        assert manifests.removed_by(Change(kind, "web", 0)) == [name] and name in manifests.extras()
+        assert (
+            manifests.made_by(Change(kind, "web", 0), deployment) == manifests.removed_by(Change(kind, "web", 1)) == []
+        )
+
+
+def test_the_lab_is_one_with_bird_unless_the_users_own_is_wanted() -> None:
+    config = replace(default_config(3), cni="weave", scenario=SCENARIO.options)
+    assert SCENARIO.plan(config)[0].cni == "calico"
+    assert parts(SCENARIO.plan(config)[0], Choices())
+    assert SCENARIO.plan(replace(config, scenario={**SCENARIO.options, "lab": "own"}))[0].cni == "weave"
+    for key, value in (("lab", "other"), ("lab", "bird,own"), ("kinds", "rain"), ("steps", "0"), ("steps", "1,2")):
+        with pytest.raises(InputError, match=f"--option {key}="):
+            SCENARIO.plan(replace(config, scenario={**SCENARIO.options, key: value}))
+    with pytest.raises(InputError, match="--nodes"):
+        SCENARIO.plan(replace(default_config(1), scenario=SCENARIO.options))
+
+
+def test_flows_are_known_by_table_and_cookie_and_learned_ones_are_the_switchs_own() -> None:
+    assert list(audit.held(FLOWS)) == [(0, 0x6D00000000000001), (7, 0)]
+    assert audit.buckets(" group_id=7,type=select,bucket=x,bucket=y\n group_id=8,type=select\n") == {7: 2, 8: 0}
+
+
+def test_addresses_and_interfaces_are_read_from_what_keeps_them(tmp_path: Path) -> None:
+    network = tmp_path / "mininetes"
+    network.mkdir()
+    for name in ("10.244.0.2", "lock", "last_reserved_ip.0"):
+        (network / name).write_text("")
+    assert list(audit.reservations(tmp_path)) == ["10.244.0.2"]
+    assert list(audit.veths("a\nb\n  eth0: 1 2\nveth12ab: 0 0\n")) == ["veth12ab"]
+
+
+def test_a_process_that_ended_and_was_not_waited_for_is_counted() -> None:
+    before = audit.census(Path("/proc"))
+    child = subprocess.Popen(["true"])
+    try:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert audit.census(Path("/proc"))["(ended)"] > before["(ended)"]
+    finally:
+        child.wait()
+
+
+def rest(step: int, memory: float, files: int, **processes: int) -> Rest:
+    return Rest(step, {"lab": memory}, {"lab": files}, processes)
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (rest(50, 60, 30, sleep=9), []),
+        (rest(50, 90, 30, sleep=9), ["lab grew from step 20 to 50: 50 to 90 MiB"]),
+        (rest(50, 50, 60, sleep=9), ["lab has more files open from step 20 to 50: 30 to 60"]),
+        (rest(50, 50, 30, sleep=10), ["more processes sleep from step 20 to 50: 9 to 10"]),
+        (rest(50, 50, 30, sleep=9, bird=1), ["more processes bird from step 20 to 50: 0 to 1"]),
+    ],
+)
+def test_what_grew_is_said(last: Rest, said: list[str]) -> None:
+    assert list(leaks([rest(10, 20, 5, sleep=1), rest(20, 50, 30, sleep=9), last])) == said
