@@ -6,10 +6,9 @@ gives the same. All that is kept besides is found again by being asked for the s
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -17,6 +16,7 @@ from controllers.identities import Identities
 from controllers.policy import clauses, peers, read, read_calico
 from controllers.policy.clauses import PORT, SOURCE_PORT, Conjunction, Draft, PortMatch
 from controllers.policy.evaluate import Cluster
+from controllers.policy.groups import Group
 from controllers.policy.model import DIRECTIONS, INGRESS, NAMESPACED, Pod, PodGroup, Policy
 
 Object = Mapping[str, Any]
@@ -65,32 +65,6 @@ class NodePolicies:
     conjunctions: tuple[Conjunction, ...] = ()
 
 
-# Numbers changes of groups: no two have the same, a group's that went and came again neither.
-_CHANGES = itertools.count(1)
-
-
-@dataclass(slots=True, eq=False)
-class _Group:
-    """Pods of a group by node, and how many conjunctions and policies ask for it. change: number of the latest."""
-
-    nodes: dict[str, dict[str, None]] = field(default_factory=dict)
-    wanted: int = 0
-    change: int = field(default_factory=_CHANGES.__next__)
-
-    def put(self, pod: Pod) -> None:
-        """The pod belongs to it."""
-        self.change = next(_CHANGES)
-        self.nodes.setdefault(pod.node, {})[pod.key] = None
-
-    def take(self, pod: Pod) -> None:
-        """The pod does not belong to it any more."""
-        self.change = next(_CHANGES)
-        there = self.nodes[pod.node]
-        del there[pod.key]
-        if not there:
-            del self.nodes[pod.node]
-
-
 class PolicyIndex:
     """Watch events in, what each node must hold out."""
 
@@ -104,8 +78,10 @@ class PolicyIndex:
         self._conjunctions: dict[str, Conjunction] = {}
         self._drafted: dict[str, Draft] = {}
         # The groups of each: first its subjects', then its peers'.
-        self._groups_in: dict[Conjunction, tuple[_Group, ...]] = {}
-        self._groups: dict[PodGroup, _Group] = {}
+        self._groups_in: dict[Conjunction, tuple[Group, ...]] = {}
+        self._groups: dict[PodGroup, Group] = {}
+        # What the peers of each are known by, and from which changes of their groups that was found.
+        self._networks: dict[tuple[Conjunction, bool], tuple[tuple[int, ...], tuple[str, ...]]] = {}
         # Where to look for the groups of a pod: (namespace or "", a label it must have or None).
         self._places: dict[tuple[str, tuple[str, str] | None], dict[PodGroup, None]] = {}
         self._groups_of: dict[str, tuple[PodGroup, ...]] = {}
@@ -116,7 +92,7 @@ class PolicyIndex:
         self._renamed = False
         # Whom policies isolate: direction, the policy's kind with it, its pods. In a direction of these, only what some
         # policy allows is allowed.
-        self._closing: list[tuple[str, str, _Group]] = []
+        self._closing: list[tuple[str, str, Group]] = []
         self._nodes: dict[str, tuple[Any, NodePolicies]] = {}
         # What each node's policies were made from last time; and the parts they were made of.
         self._made_from: dict[str, tuple[Any, ...]] = {}
@@ -234,7 +210,7 @@ class PolicyIndex:
         have = self._groups.get(group)
         place = group.namespace, _needed(group)
         if have is None:
-            have = self._groups[group] = _Group()
+            have = self._groups[group] = Group()
             self._places.setdefault(place, {})[group] = None
             for namespace in (group.namespace,) if group.namespace else self._pods_in:
                 labels = self._labels(namespace)
@@ -271,6 +247,7 @@ class PolicyIndex:
             self._conjunctions[name] = have
         known = self._groups_in
         self._groups_in = {c: self._members(c, known.get(c, ())) for c in self._conjunctions.values()}
+        self._networks = {key: kept for key, kept in self._networks.items() if key[0] in self._groups_in}
         self._closing = [
             (direction, f"{policy.key.partition(' ')[0]}/{direction}", self._groups[policy.subject])
             for policy in self.policies.values()
@@ -280,7 +257,7 @@ class PolicyIndex:
         ]
         self._version += 1
 
-    def _members(self, c: Conjunction, known: tuple[_Group, ...]) -> tuple[_Group, ...]:
+    def _members(self, c: Conjunction, known: tuple[Group, ...]) -> tuple[Group, ...]:
         """The groups of a conjunction: those known, unless one of them went, and perhaps came again."""
         if known and all(group.wanted for group in known):
             return known
@@ -329,7 +306,7 @@ class PolicyIndex:
             # The clauses that there are count from 1 in this order.
             if c.peers is not None:
                 member, seen_as = (c, 2), senders if c.direction == INGRESS else peers.by_address
-                for network in dict.fromkeys(n for peer in c.peers for n in seen_as(peer, self._in_group)):
+                for network in self._seen(c, seen_as, by_identity):
                     others.setdefault((c.direction, network), []).append(member)
             number = 1 + (c.peers is not None)
             for what, matches in ((PORT, c.ports), (SOURCE_PORT, c.sources)):
@@ -351,6 +328,15 @@ class PolicyIndex:
         )
         self._kept[name] = keep.used
         return found
+
+    def _seen(self, c: Conjunction, seen_as: peers.SeenAs, by_identity: bool) -> tuple[str, ...]:
+        """How the switch knows a conjunction's peers; found anew only if their groups changed."""
+        stamp = (self.identities.version if by_identity else 0, *[g.change for g in self._groups_in[c][1:]])
+        have = self._networks.get((c, by_identity))
+        if have is None or have[0] != stamp:
+            found = dict.fromkeys(n for peer in c.peers or () for n in seen_as(peer, self._in_group))
+            have = self._networks[c, by_identity] = stamp, tuple(found)
+        return have[1]
 
     def _in_group(self, group: PodGroup) -> list[Pod]:
         return [self.pods[key] for there in self._groups[group].nodes.values() for key in there]
