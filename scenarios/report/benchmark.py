@@ -36,24 +36,22 @@ _NOTES = (
     f"{NO_CNI}: the nodes' own network, measured in every lab in turn with its pods; scores are against it in that "
     f"lab. {BARE}: two namespaces and one veth pair, limited as the links are, in the lab without pods.",
     ratings.METHOD,
-    "Throughput is what arrived. UDP's datagrams fill the path's packets. Downloads: one connection, once it "
-    "is open; SCP encrypts, which is in its CPU. HTTP requests/s: 8 connections (wrk); connections/s: as "
-    "many, a new one for each request. CRR: one connection after the other.",
-    "Memory (PSS) and CPU: of the nodes' switches, of every other process in the nodes' networks and of the agent; "
-    "added: to a lab without pods. What real CNIs run on a node beside that (agents in Go, say) does not run here.",
+    "Throughput is what arrived. UDP's datagrams fill the path's packets. Downloads: one connection, once it is open; SCP "
+    "encrypts, which is in its CPU. HTTP requests/s: 8 connections (wrk); connections/s: as many, a new one for each "
+    "request. CRR: one connection after the other.",
+    "Memory and CPU: of the nodes' switches, of every other process in the nodes' networks and of the agent; added: to a "
+    "lab without pods. Memory is PSS, which is less while other labs of the machine share pages. What real CNIs run on a "
+    "node beside that (agents in Go, say) does not run here.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A CNI, or what is no CNI. path: which of its lab's stands for it; outcome: of its lab, None if left out, and
-    then `why`.
-    """
+    """A CNI, or what is no CNI. path: which of its lab's stands for it; outcome: of its lab, None if left out."""
 
     name: str
     path: str
     outcome: Outcome | None
-    why: str = ""
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -98,11 +96,9 @@ def _rows(condition: str, outcomes: Mapping[str, Outcome], missing: Mapping[str,
             continue
         one = outcomes.get(name)
         if one is not None and not one.measurements:
-            found.append(Row(cni, POD, None, "; ".join(one.notes)))
-        elif cni == NO_CNI:
-            found += [Row(BARE, BARE, one, missing.get(name, "")), Row(NO_CNI, NODES, one, missing.get(name, ""))]
-        else:
-            found.append(Row(cni, POD, one, missing.get(name, "")))
+            one = None  # its notes say why
+        paths = {BARE: BARE, NO_CNI: NODES} if cni == NO_CNI else {cni: POD}
+        found += [Row(row, path, one) for row, path in paths.items()]
     return found
 
 
@@ -140,9 +136,9 @@ def _heads(columns: Sequence[tuple[Kind, str]]) -> tuple[str, ...]:
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Row], cells: Callable[[Row], tuple[str, ...]]) -> TextTable:
-    """A line a row; of what is left out the reason."""
+    """A line a row; why one is left out is in the notes."""
     blank = ("",) * (len(heads) - 1)
-    lines = [(row.name, *(cells(row) if row.outcome else (f"left out: {row.why}", *blank))) for row in rows]
+    lines = [(row.name, *(cells(row) if row.outcome else ("left out", *blank))) for row in rows]
     return TextTable(title, ("CNI", *heads), tuple(lines))
 
 
