@@ -36,12 +36,12 @@ _NOTES = (
     f"{NO_CNI}: the nodes' own network, measured in every lab in turn with its pods; scores are against it in that "
     f"lab. {BARE}: two namespaces and one veth pair, limited as the links are, in the lab without pods.",
     ratings.METHOD,
-    "Throughput is what arrived. UDP's datagrams fill the path's packets. Downloads: one connection, once it is open; SCP "
-    "encrypts, which is in its CPU. HTTP requests/s: 8 connections (wrk); connections/s: as many, a new one for each "
-    "request. CRR: one connection after the other.",
-    "Memory and CPU: of the nodes' switches, of every other process in the nodes' networks and of the agent; added: to a "
-    "lab without pods. Memory is PSS, which is less while other labs of the machine share pages. What real CNIs run on a "
-    "node beside that (agents in Go, say) does not run here.",
+    "Throughput is what arrived. UDP's datagrams fill the path's packets. Downloads: one connection, once it is open; "
+    "SCP encrypts, which is in its CPU. HTTP requests/s: 8 connections (wrk); connections/s: as many, each "
+    "request on a new one. CRR: one connection after the other.",
+    "Memory and CPU: of the nodes' switches, of every other process in the nodes' networks and of the agent; added: to "
+    "a lab without pods. Memory is PSS, which is less while other labs of the machine share pages. What real CNIs run "
+    "on a node beside that (agents in Go, say) does not run here.",
 )
 
 

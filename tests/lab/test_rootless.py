@@ -12,6 +12,8 @@ from collections.abc import Callable
 import pytest
 from running import MANIFESTS, ROOT
 
+from scenarios.measure import fileservers
+
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
 PYTHON = "/usr/bin/python3"
 # Large packages that no lab imports.
@@ -78,6 +80,31 @@ print(next(s["clusterIP"] for s in json.load(sys.stdin)["services"] if s["name"]
     assert done.returncode == 0, done.stderr + done.stdout
     assert '"pod": "frontend-' in done.stdout and "lab mine is down" in done.stdout
     assert (MANIFESTS / "guestbook.yaml").exists()
+
+
+FILES = """
+import tempfile
+from pathlib import Path
+from scenarios.measure import downloads, suite
+from scenarios.measure.fileservers import PORTS, prepare, serving_files
+with tempfile.TemporaryDirectory() as own, suite.baseline_places() as (client, server):
+    folder = prepare(Path(own) / "files", 100_000)
+    for kind in PORTS:
+        with serving_files(kind, server, folder):
+            ends = client, server.address
+            print(kind, (downloads.by_scp(*ends, folder) if kind == "scp" else downloads.by_curl(*ends, kind)).values)
+"""
+
+
+def test_real_servers_of_files_need_no_root(as_nobody: Run) -> None:
+    """In the namespaces that a lab without root has."""
+    if missing := [name for name in fileservers.PROGRAMS if shutil.which(name) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    own = "unshare --user --map-root-user --net --mount --pid --fork --mount-proc"
+    done = as_nobody("true", f"{own} {PYTHON} - <<'END'\n{FILES}END")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(fileservers.PORTS)
+    assert all(float(line.split()[1].strip("(),")) > 0 for line in done.stdout.splitlines())
 
 
 def test_without_the_tun_device_one_line_says_what_to_do(as_nobody: Run) -> None:
