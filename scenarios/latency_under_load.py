@@ -12,7 +12,7 @@ from typing import Any
 from scenarios import Context, Outcome
 from scenarios.lab import bottleneck, options
 from scenarios.lab.bottleneck import Queue
-from scenarios.measure import iperf, stats, suite
+from scenarios.measure import environment, iperf, stats, suite
 from scenarios.measure.place import Place, run, script, serving
 from scenarios.report import contrast
 from scenarios.report.results import Measurement, Samples, TextTable
@@ -50,11 +50,12 @@ spec: {{nodeName: {node}, containers: [{{name: idle, image: none}}]}}
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One repeat. bulk: what arrived of the load, bit/s; late: us, p99, by which questions left late."""
+    """One repeat. bulk: what arrived of the load, bit/s; late: us, p99, by which questions left late; busy: percent."""
 
     run: suite.Run
     bulk: float
     late: float
+    busy: float
 
 
 class LatencyUnderLoad:
@@ -94,7 +95,10 @@ class LatencyUnderLoad:
                     continue
                 for load in loads:
                     context.progress(f"{name}, {load} {repeat}/{context.repeats}")
-                    taken.setdefault((name, load), []).append(_once(context, name, load))
+                    before = environment.cpu_times_now()
+                    found = _once(context, name, load)
+                    busy, _ = environment.shares(before, environment.cpu_times_now())
+                    taken.setdefault((name, load), []).append(Taken(*found, busy))
         measurements: list[Measurement] = []
         samples: list[Samples] = []
         for (name, load), each in taken.items():
@@ -121,6 +125,8 @@ class LatencyUnderLoad:
             notes.append(f"In userspace a switch hands a queue about {most} packets at most, however long it is.")
         if lacking:
             notes.append("What this kernel lacks a distribution's has: modprobe it, or run in a VM with one.")
+        every = {f"{name}, {load}": stats.median(one.busy for one in each) for (name, load), each in taken.items()}
+        notes += environment.cpu_bound(every)
         title = "Round trips over a link that others fill"
         return Outcome(measurements, samples, notes, (TextTable(title, COLUMNS, tuple(rows)),))
 
@@ -128,7 +134,8 @@ class LatencyUnderLoad:
 SCENARIO = LatencyUnderLoad()
 
 
-def _once(context: Context, name: str, load: str) -> Taken:
+def _once(context: Context, name: str, load: str) -> tuple[suite.Run, float, float]:
+    """Of one repeat: the round trips, what arrived of the load, how late questions left."""
     config = context.lab.config.scenario
     (rate,), (flows,), (seconds,) = (options.numbers(config, key, 1) for key in ("rate", "flows", "seconds"))
     asking, sending, answering, receiving = (
@@ -140,14 +147,14 @@ def _once(context: Context, name: str, load: str) -> Taken:
         paced(asking, answering, PERIOD, 0.2)
         if load == "idle":
             run_, late = paced(asking, answering, PERIOD, seconds)
-            return Taken(run_, 0.0, late)
+            return run_, 0.0, late
         how: dict[str, Any] = {"protocol": "tcp", "streams": flows}
         if load == "half":
             how = {"protocol": "udp", "rate": rate * 500_000}
         with iperf.beside(sending, receiving, seconds + SETTLE + 1, port=BULK_PORT, **how) as sent:
             time.sleep(SETTLE)
             run_, late = paced(asking, answering, PERIOD, seconds)
-            return Taken(run_, sent().bits_per_second, late)
+            return run_, sent().bits_per_second, late
 
 
 def paced(asking: Place, answering: Place, period: float, seconds: float) -> tuple[suite.Run, float]:

@@ -28,8 +28,6 @@ PAGES = ("home", "product", "cart", "add to cart", "checkout", "set currency")
 USERS, PATIENCE = 10, 60.0
 # A lab's own graph in one namespace, by loopback: what the stand-ins cost by themselves.
 LOOPBACK = "loopback"
-# The machine was the limit if its CPUs were this busy, percent.
-BUSY = 90.0
 _LOAD = "loadgenerator"
 _LOADS = ("connections", "tasks/s asked", "pages/s answered", "errors", "CPUs busy (%)", "load late, p99 (ms)")
 _ANSWERS = ("connections", "page", "loopback p50/p90/p99 (ms)", "lab", "ratio", "to the first lab")
@@ -126,7 +124,7 @@ class OnlineBoutique:
             contrast.METHOD,
             *(f"{name} is left out: {why}" for name, why in missing.items()),
         ]
-        notes += _limited(loads)
+        notes += environment.cpu_bound({f"{row[0]}, {row[1]}": float(row[5]) for row in loads})
         failed = [f"{name}: {text}" for name, outcome in outcomes.items() for text in outcome.failed]
         return Outcome(measurements, samples, notes, tables, failed)
 
@@ -217,8 +215,3 @@ def _medians(one: Measurement) -> tuple[float, ...]:
 def _percentiles(one: Measurement) -> str:
     s = one.summary
     return f"{s.p50 / 1e3:.1f}/{s.p90 / 1e3:.1f}/{s.p99 / 1e3:.1f}" if s else "-"
-
-
-def _limited(loads: Sequence[tuple[str, ...]]) -> list[str]:
-    busy = [f"{row[0]} ({row[1]}: {row[5]} %)" for row in loads if float(row[5]) >= BUSY]
-    return [f"The CPU was the limit, so latencies are of waiting for it: {', '.join(busy)}."] if busy else []

@@ -61,14 +61,25 @@ def before(config: LabConfig, node: str, megabits: float) -> LabConfig:
     return replace(config, fabric=replace(config.fabric, links={**others, f"{node}--{switch}": link}))
 
 
+def burst(megabits: float) -> int:
+    """Bytes that pass such a link at once when it was idle: what a wire takes 2 ms for, for processes wake up late."""
+    return max(2 * FRAME, int(megabits * 250))
+
+
 def set_queue(lab: Lab, node: str, queue: Queue) -> str:
     """Queue what goes to the node so, at its switch. Gives the part that the kernel lacks for it, or nothing.
 
-    A class of HTB's without a queue of its own has one of the interface's length (tc-htb(8)), which this replaces.
+    A class of HTB's without a queue of its own has one of the interface's length (tc-htb(8)), which this replaces; and
+    the burst that links are made with, a large packet at least, would let small answers pass as if there were no limit.
     """
     place = lab.nodes[node].attachment
     switch = Place(place.switch, lab.switches[place.switch].pid, "")
-    what = ["dev", port_name(place.port), "parent", "1:1"]
+    device = ["dev", port_name(place.port)]
+    rate = fabric.link(lab.config.fabric, node, place.switch).bandwidth or 0.0
+    credit = f"{burst(rate)}b"
+    limits = ["htb", "rate", f"{rate:g}mbit", "burst", credit, "cburst", credit]
+    run(switch, ["tc", "class", "change", *device, "parent", "1:", "classid", "1:1", *limits], 10)
+    what = [*device, "parent", "1:1"]
     run(switch, ["tc", "qdisc", "del", *what], 10, check=False)  # one of an earlier call, whose kind may be another
     try:
         run(switch, ["tc", "qdisc", "add", *what, *queue.arguments], 10)

@@ -7,9 +7,12 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+
+# Percent of the CPUs' time from which on they are taken for the limit.
+BUSY = 90.0
 
 
 def environment(
@@ -66,6 +69,15 @@ def shares(before: Sequence[int], after: Sequence[int]) -> tuple[float, float]:
     total = sum(spent) or 1
     idle, steal = spent[3] + spent[4], spent[7]
     return round(100 * (total - idle - steal) / total, 1), round(100 * steal / total, 1)
+
+
+def cpu_bound(busy: Mapping[str, float]) -> list[str]:
+    """A sentence that names what was measured while the CPUs had nothing left; none if nothing was.
+
+    busy: percent of the machine's CPUs, whoever used them, by what was measured.
+    """
+    found = [f"{name} ({percent:.0f} %)" for name, percent in busy.items() if percent >= BUSY]
+    return [f"The machine's CPUs were the limit, or waited for, in: {', '.join(found)}."] if found else []
 
 
 def version(output: str | None) -> str | None:

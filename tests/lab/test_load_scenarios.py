@@ -7,6 +7,8 @@ from typing import Any
 
 from running import scenario
 
+FEW = ("--no-dns", "--nodes", "2")
+
 
 def medians(found: Any, name: str) -> dict[str, float]:
     """Path -> median of a measurement, where there is one."""
@@ -36,3 +38,23 @@ def test_latency_grows_with_the_queue_that_others_fill(tmp_path: Path) -> None:
     assert medians(found, "bulk")["pfifo 50, full"] < 5e6
     rows = {(row[0], row[1]): row for row in found["tables"][0]["rows"]}
     assert ("fq_codel", "full") in rows or rows["fq_codel", "left out"][2] == "needs sch_fq_codel"
+
+
+def test_connection_churn_finds_the_connections_that_the_node_tracks(tmp_path: Path) -> None:
+    found = scenario(tmp_path, "connection-churn", "modes=ovs", "rates=60", "seconds=1", "ports=40", words=FEW)
+    summary, rows = (table["rows"] for table in found["tables"])
+    for row in rows:
+        assert row[1:3] in (["pod", "60"], ["Service", "60"])
+        assert float(row[4]) < 50 and float(row[6]) >= 1.5  # percent that failed; 60 connections had 40 ports
+    # Of 40 ports: no more than these can be remembered of a way, and some of them are.
+    assert 10 <= sum(int(row[7]) for row in rows) <= 80 and summary[0][0] == "ovs"
+
+
+def test_incast_overflows_a_short_queue(tmp_path: Path) -> None:
+    small = ("senders=1,6", "bytes=40000", "rate=20", "queues=4", "rounds=3")
+    found = scenario(tmp_path, "incast", *small, words=FEW)
+    alone, many = found["tables"][0]["rows"]
+    # Six times the bytes, and what did not fit into four packets' room was sent again.
+    assert float(many[6]) > 1 and float(many[4]) < 20
+    times = medians(found, "completion")
+    assert times["queue 4, 6 senders"] > max(90_000, times["queue 4, 1 senders"]) and alone[:2] == ["4", "1"]
