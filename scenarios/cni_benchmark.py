@@ -28,7 +28,7 @@ from topo.config import FabricConfig, LabConfig, LinkConfig
 from topo.lab import Lab
 
 # Bytes that are downloaded from an unshaped lab; from a shaped one what takes so many seconds. Seconds of idling.
-LARGE, TAKING, IDLE = 8 << 20, 0.6, 1.0
+LARGE, TAKING, SECONDS_IDLE = 8 << 20, 0.6, 1.0
 ETHERNET = 1500  # the MTU that goes without saying
 # Weave Net's other mode has an encryption of its own, which the list of CNIs has only for its first.
 _MORE: Mapping[str, tuple[str, dict[str, object]]] = {
@@ -116,7 +116,7 @@ class CniBenchmark:
                             context.progress(f"{kind.title}, {path.name} {repeat}/{context.repeats}")
                             bench.once(kind, path)
             notes = _offloads(paths)
-        bench.note(benchmark.FLOWS, suite.Run((footprint.flows(lab),)))
+        bench.note(benchmark.FLOWS, benchmark.IDLE, suite.Run((footprint.flows(lab),)))
         measured = [suite.combine(*key, runs) for key, runs in bench.taken.items()]
         said = TextTable("", benchmark.SAID, (_said(lab),))
         return Outcome([m for m, _ in measured], [row for _, rows in measured for row in rows], notes, [said])
@@ -137,19 +137,17 @@ class _Bench:
 
     def __init__(self, lab: Lab, watched: Mapping[str, Sequence[int]], setting: Setting) -> None:
         self._lab, self._watched, self._setting = lab, watched, setting
-        self.taken: dict[benchmark.Key, list[suite.Run]] = {}
+        self.taken: dict[tuple[str, str, str], list[suite.Run]] = {}
 
-    def note(self, key: benchmark.Key, one: suite.Run) -> None:
-        """Keep a run."""
-        self.taken.setdefault(key, []).append(one)
+    def note(self, name: str, path: str, one: suite.Run, unit: str = "") -> None:
+        """Keep a run; a cost's unit goes without saying."""
+        self.taken.setdefault((name, path, unit or benchmark.COSTS[name]), []).append(one)
 
     def idle(self) -> None:
         """What the nodes' processes use while nothing is asked of them."""
         with self._used() as used:
-            sleep(IDLE)
-        self.note(benchmark.IDLE_CPU, suite.Run((100 * sum(used[0].cpus.values()),)))
-        by_kind = {f"{name}_mb": value for name, value in used[0].memory.items()}
-        self.note(benchmark.MEMORY, suite.Run((sum(used[0].memory.values()),), details=by_kind))
+            sleep(SECONDS_IDLE)
+        self._note_used(benchmark.IDLE, used[0])
 
     def once(self, kind: Kind, path: Path) -> None:
         """A load on a path, and how busy the CPU was; of TCP also what the nodes' processes took to carry it."""
@@ -157,14 +155,19 @@ class _Bench:
             with limits.watched() as load, self._used() as used:
                 found = kind.once(path, self._setting)
         except ProgramError as problem:
-            self.note((kind.name, path.name, kind.unit), suite.Run(problem=str(problem)))
+            self.note(kind.name, path.name, suite.Run(problem=str(problem)), kind.unit)
             return
         load.thread = max(load.thread, *(found.details.get(f"cpu_{end}_percent", 0.0) for end in ("client", "server")))
         found = replace(found, details={**found.details, **load.details})
-        self.note((kind.name, path.name, kind.unit), found)
-        if kind is trials.TCP:
-            seconds, carried = sum(used[0].seconds.values()), found.values[0] * suite.IPERF_SECONDS / 1e9
-            self.note((benchmark.COST, path.name, "CPU s/Gbit"), suite.Run((seconds / carried,)))
+        self.note(kind.name, path.name, found, kind.unit)
+        if kind is trials.TCP and (carried := found.values[0] * suite.IPERF_SECONDS / 1e9):
+            self._note_used(path.name, used[0])
+            self.note(benchmark.COST, path.name, suite.Run((sum(used[0].seconds.values()) / carried,)))
+
+    def _note_used(self, path: str, used: footprint.Footprint) -> None:
+        self.note(benchmark.CPU, path, suite.Run((100 * sum(used.cpus.values()),)))
+        by_kind = {f"{name}_mb": value for name, value in used.memory.items()}
+        self.note(benchmark.MEMORY, path, suite.Run((sum(used.memory.values()),), details=by_kind))
 
     @contextmanager
     def _used(self) -> Iterator[list[footprint.Footprint]]:

@@ -17,12 +17,10 @@ from scenarios.report.results import Measurement, Samples, TextTable
 SHAPED, UNSHAPED = "shaped", "unshaped"
 NO_CNI, BARE = "no CNI", "bare"
 NODES, POD, SERVICE = "nodes", "pod", "Service"
-# What a lab costs, beside the loads: (name, path, unit).
-Key = tuple[str, str, str]
-MEMORY: Key = ("node_memory", "idle", "MB")
-IDLE_CPU: Key = ("node_cpu", "idle", "% of a CPU")
-FLOWS: Key = ("flows", "pod bridge", "flows")
-COST = "cpu_cost"
+# What a lab costs, beside the loads, as units by name; on the path IDLE, and on those that TCP was sent on.
+MEMORY, CPU, COST, FLOWS = "node_memory", "node_cpu", "cpu_cost", "flows"
+COSTS = {MEMORY: "MB", CPU: "% of a CPU", COST: "CPU s/Gbit", FLOWS: "flows"}
+IDLE = "idle"
 # What a lab says of its CNI: a table of one row.
 SAID = ("MTU", "policy", "encryption")
 NONE = "-"
@@ -119,15 +117,13 @@ def _tables(condition: str, rows: Sequence[Row]) -> Iterator[TextTable]:
     if requests:
         yield _table(f"{condition}: requests between two nodes", _heads(requests), rows, _figures(requests, starred))
     base = next((row for row in there if row.name == NO_CNI), None)
-    heads = (SAID[0], "MB a node", "added", "idle CPU (%)", "CPU s/Gbit", "rating", "flows", *SAID[1:])
-    yield _table(f"{condition}: what it costs, has and can", heads, rows, lambda row: _costs(row, base))
+    heads = (SAID[0], "MB a node, idle", "added", "under TCP", "CPU (%), idle", "under TCP", "CPU s/Gbit", "rating")
+    yield _table(f"{condition}: what it costs and can", (*heads, "flows", *SAID[1:]), rows, lambda r: _costs(r, base))
     for part in filter(None, (streams, requests)):
         title = f"{condition}: scores with their 95 % intervals; in brackets places among the CNIs"
         yield _table(title, _heads(part), there, _scores(part, there))
     if columns:
-        title = (
-            f"{condition}: was the CPU the limit? (percent busy: the machine, with the lab; the lab's busiest thread)"
-        )
+        title = f"{condition}: was the CPU the limit? percent: the machine, the lab's part, the lab's busiest thread"
         yield _table(title, _heads(columns), there, lambda row: tuple(_cpu(row, *c) for c in columns))
 
 
@@ -196,27 +192,30 @@ def _cpu(row: Row, kind: Kind, path: str) -> str:
 
 def _costs(row: Row, base: Row | None) -> tuple[str, ...]:
     """Of its lab. base: the row of the lab without pods."""
-    memory, idle, flows = (row.figure(*key[:2]) for key in (MEMORY, IDLE_CPU, FLOWS))
-    cost = row.figure(COST, row.path)
-    rated = NONE
-    if row.path == POD:
-        scores = ratings.scores(row.repeats(COST, POD), row.repeats(COST, NODES), "CPU s/Gbit")
-        rated = ratings.rate(scores).word if scores else NONE
+
+    def cell(name: str, path: str, digits: int = 1) -> str:
+        found = row.figure(name, path)
+        return f"{found.summary.p50:.{digits}f}" if found and found.summary else NONE
+
     if row.path == BARE:
-        return (NONE,) * 9
-    said = row.said
-    added = _added(row, base) if base is not None and row.path == POD else NONE
-    values = [f"{one.summary.p50:.1f}" if one and one.summary else NONE for one in (memory, idle, cost)]
-    values[2] = f"{cost.summary.p50:.2f}" if cost and cost.summary else NONE
-    count = f"{flows.summary.p50:.0f}" if flows and flows.summary else NONE
-    return (said[0], values[0], added, values[1], values[2], rated, count, *said[1:])
+        return (NONE,) * (8 + len(SAID))
+    added = rated = NONE
+    if row.path == POD:
+        scores = ratings.scores(row.repeats(COST, POD), row.repeats(COST, NODES), COSTS[COST])
+        rated = ratings.rate(scores).word if scores else NONE
+        added = _added(row, base) if base is not None else NONE
+    mtu, *able = row.said
+    memory = cell(MEMORY, IDLE), added, cell(MEMORY, row.path)
+    cpu = cell(CPU, IDLE, 0), cell(CPU, row.path, 0), cell(COST, row.path, 2), rated
+    return (mtu, *memory, *cpu, cell(FLOWS, IDLE, 0), *able)
 
 
 def _added(row: Row, base: Row) -> str:
     """Memory beyond that of a lab without pods; nothing that is less than the repeats differ."""
-    ours, theirs = (list(one.repeats(*MEMORY[:2]).values()) for one in (row, base))
+    ours, theirs = (list(one.repeats(MEMORY, IDLE).values()) for one in (row, base))
     if not ours or not theirs:
         return NONE
-    apart = min(ours) > max(theirs) or max(ours) < min(theirs)
-    more = median(ours) - median(theirs)
-    return f"{more:+.1f}" if apart and len(ours) > 1 else ratings.NOISE if len(ours) > 1 else f"{more:+.1f} once"
+    more = f"{median(ours) - median(theirs):+.1f}"
+    if min(len(ours), len(theirs)) < 2:
+        return f"{more} {ratings.ONCE}"
+    return more if min(ours) > max(theirs) or max(ours) < min(theirs) else ratings.NOISE

@@ -11,7 +11,7 @@ from scenarios.cni_benchmark import SCENARIO
 from scenarios.measure.suite import Run, combine
 from scenarios.measure.trials import KINDS
 from scenarios.report import benchmark
-from scenarios.report.benchmark import BARE, COST, MEMORY, NODES, POD, SAID, SERVICE
+from scenarios.report.benchmark import BARE, COST, COSTS, IDLE, MEMORY, NODES, POD, SAID, SERVICE
 from scenarios.report.results import TextTable
 from topo import fabric, labfile
 from topo.cluster.errors import InputError
@@ -36,20 +36,27 @@ def tcp(path: str) -> tuple[str, str, str]:
     return "tcp_throughput", path, "bit/s"
 
 
+def cost(name: str, path: str) -> tuple[str, str, str]:
+    return name, path, COSTS[name]
+
+
 @pytest.fixture
 def found() -> Outcome:
     nodes = ([28.7e6, 28.6e6, 28.8e6], FREE)
     outcomes = {
-        "no CNI, shaped": lab("1500", {tcp(NODES): nodes, tcp(BARE): nodes, MEMORY: ([20.0, 20.1, 20.0], {})}),
+        "no CNI, shaped": lab(
+            "1500", {tcp(NODES): nodes, tcp(BARE): nodes, cost(MEMORY, IDLE): ([20.0, 20.1, 20.0], {})}
+        ),
         "flannel vxlan, shaped": lab(
             "1450",
             {
                 tcp(NODES): nodes,
                 tcp(POD): ([27.7e6, 27.6e6, 27.8e6], FREE),
                 tcp(SERVICE): ([10.0e6, 10.1e6, 9.9e6], FULL),
-                MEMORY: ([24.0, 24.1, 24.0], {}),
-                (COST, NODES, "CPU s/Gbit"): ([2.0, 2.0, 2.0], {}),
-                (COST, POD, "CPU s/Gbit"): ([8.0, 8.0, 8.0], {}),
+                cost(MEMORY, IDLE): ([24.0, 24.1, 24.0], {}),
+                cost(MEMORY, POD): ([30.0] * 3, {}),
+                cost(COST, NODES): ([2.0, 2.0, 2.0], {}),
+                cost(COST, POD): ([8.0, 8.0, 8.0], {}),
             },
         ),
         "flannel udp, shaped": lab("1472", {tcp(NODES): nodes, tcp(POD): ([5e6, 20e6, 28e6], FREE)}),
@@ -79,7 +86,7 @@ def test_figures_are_rated_and_marked_where_the_cpu_decided(found: Outcome) -> N
 
 def test_costs_are_beside_a_lab_without_pods(found: Outcome) -> None:
     rows = table(found, "shaped: what it costs")
-    assert rows["flannel vxlan"][:6] == ("1450", "24.0", "+4.0", "-", "8.00", "poor")
+    assert rows["flannel vxlan"][:8] == ("1450", "24.0", "+4.0", "30.0", "-", "-", "8.00", "poor")
     assert rows["no CNI"][:3] == ("1500", "20.0", "-")
 
 
