@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from controllers.flow.fields import ip_text
 from controllers.state import NodeView
-from controllers.transports.lasting import LastingProgram
+from controllers.transports.part import ProgramPart
 from controllers.transports.routes import Behind, DeviceRoutes, everyone
 
-LOG = logging.getLogger("mininetes")
 _PROGRAM = Path(__file__).parents[1] / "programs" / "tunnel.py"
 # Seconds that the program may take until its device is there, and between two looks at it.
 _PATIENCE, _STEP = 10.0, 0.02
 
 
-class UserspaceTunnel:
+class UserspaceTunnel(ProgramPart):
     """The program of one node, its device and the routes through it. framing: as the program's arguments have it.
 
     run: the node's own folder. behind: the peers that it leads to.
@@ -31,25 +28,11 @@ class UserspaceTunnel:
     def __init__(
         self, pid: int, run: Path, device: str, mtu: int, framing: tuple[str, ...], behind: Behind = everyone
     ) -> None:
+        super().__init__(pid, run, device)
         self._device, self._framing, self._behind = device, framing, behind
         self._socket = run / f"{device}.sock"
         self._routes = DeviceRoutes(pid, device, mtu)
-        self._program = LastingProgram(pid, run, device, self._again)
-        self._view: NodeView | None = None
         self._told: Mapping[str, str] | None = None
-        self._lock = threading.Lock()
-
-    def sync(self, view: NodeView) -> None:
-        """Tell the program where each peer's pods are. Raises OSError or RuntimeError."""
-        with self._lock:
-            self._view = view
-            self._sync(view)
-
-    def close(self) -> None:
-        """End the program; its device goes with it."""
-        with self._lock:
-            self._view = None
-            self._program.close()
 
     def _sync(self, view: NodeView) -> None:
         argv = [sys.executable, str(_PROGRAM), self._device, ip_text(view.node.ip), str(self._socket), *self._framing]
@@ -71,14 +54,6 @@ class UserspaceTunnel:
                     f"the tunnel program of {self._device} does not answer; see its log beside its socket"
                 )
             time.sleep(_STEP)
-
-    def _again(self) -> None:
-        with self._lock:
-            if self._view is not None:
-                try:
-                    self._sync(self._view)
-                except (OSError, RuntimeError) as error:
-                    LOG.warning("%s", error)
 
 
 def tell(path: Path, routes: Mapping[str, str]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import sys
 import threading
@@ -14,42 +13,27 @@ from pathlib import Path
 
 from controllers.flow.fields import ip_text
 from controllers.state import NodeView
-from controllers.transports.lasting import LastingProgram
+from controllers.transports.part import ProgramPart
 from topo.cluster.wiring import RELAYS
 
-LOG = logging.getLogger("mininetes")
 _PROGRAM = Path(__file__).parents[1] / "programs" / "weave.py"
 # Seconds that the program may take until it answers, and between two tries.
 _PATIENCE, _STEP = 10.0, 0.02
 
 
-class WeavePeer:
+class WeavePeer(ProgramPart):
     """The program of one node. run: the node's own folder. device: of the sleeve, "" if the switch carries the frames.
 
     annotate: set by the agent; notes on the node's object through which peers the program says others are reached.
     """
 
     def __init__(self, pid: int, run: Path, device: str, password: str) -> None:
+        super().__init__(pid, run, "weave")
         self._device, self._socket = device, run / "weave.sock"
         self._key = sha256(password.encode()).hexdigest() if password else ""
-        self._program = LastingProgram(pid, run, "weave", self._again)
         self.annotate: Callable[[str, str], None] = lambda key, value: None
-        self._view: NodeView | None = None
         self._line: socket.socket | None = None
         self._told = ""
-        self._lock = threading.Lock()
-
-    def sync(self, view: NodeView) -> None:
-        """Tell the program who its peers are. Raises OSError or RuntimeError."""
-        with self._lock:
-            self._view = view
-            self._sync(view)
-
-    def close(self) -> None:
-        """End the program."""
-        with self._lock:
-            self._view = None
-            self._program.close()
 
     def _sync(self, view: NodeView) -> None:
         own = [view.node.name, ip_text(view.node.ip), str(self._socket)]
@@ -86,11 +70,3 @@ class WeavePeer:
                     self.annotate(RELAYS, json.dumps(json.loads(text)["via"]))
         except OSError:
             pass  # it ended; the program's watcher starts another
-
-    def _again(self) -> None:
-        with self._lock:
-            if self._view is not None:
-                try:
-                    self._sync(self._view)
-                except (OSError, RuntimeError) as error:
-                    LOG.warning("%s", error)

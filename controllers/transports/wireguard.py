@@ -7,10 +7,8 @@ that starts again finds the same. In a cluster each node makes its own and publi
 from __future__ import annotations
 
 import hmac
-import logging
 import os
 import secrets
-import threading
 import time
 from base64 import b64encode
 from collections.abc import Sequence
@@ -24,11 +22,10 @@ from nacl.bindings import crypto_scalarmult_base
 from controllers.agent.commands import run as run_in
 from controllers.flow.fields import ip_text
 from controllers.state import Node, NodeView
-from controllers.transports.lasting import LastingProgram
+from controllers.transports.part import ProgramPart
 from controllers.transports.routes import Behind, DeviceRoutes, everyone
 from topo.system import has_device
 
-LOG = logging.getLogger("mininetes")
 # IP 20 + UDP 8 + type, receiver and counter 16 + tag 16 (WireGuard, "Protocol": transport data messages).
 OVERHEAD = 60
 # Calico's and flannel's default.
@@ -47,7 +44,7 @@ class Routes(Protocol):
         """Make it so. Raises OSError or RuntimeError."""
 
 
-class WireGuard:
+class WireGuard(ProgramPart):
     """One node's device, its peers, and the routes through it. run: the node's folder, whose parent is the lab's.
 
     routes: if not those to the peers' pods; then the peers' own addresses are behind the device too.
@@ -63,33 +60,18 @@ class WireGuard:
         behind: Behind = everyone,
         routes: Routes | None = None,
     ) -> None:
+        super().__init__(pid, run, device)
         self._pid, self._device, self._port, self._behind = pid, device, port, behind
         self._secret = lab_secret(run.parent / "wireguard.secret")
         self._has_nodes = routes is not None
         self._routes = routes or DeviceRoutes(pid, device, mtu)
-        # None: the kernel does it.
-        self._program = None if has_device("wireguard") else LastingProgram(pid, run, device, self._again)
+        self._in_kernel = has_device("wireguard")
         self._is_there = False
-        self._view: NodeView | None = None
         self._told = ""
-        self._lock = threading.Lock()
-
-    def sync(self, view: NodeView) -> None:
-        """Every peer with its pods; sessions that stand go on. Raises OSError or RuntimeError."""
-        with self._lock:
-            self._view = view
-            self._sync(view)
-
-    def close(self) -> None:
-        """End wireguard-go; a kernel's device goes with the node."""
-        with self._lock:
-            self._view = None
-            if self._program is not None:
-                self._program.close()
 
     def _sync(self, view: NodeView) -> None:
-        if self._program is not None:
-            self._run_program(self._program)
+        if not self._in_kernel:
+            self._run_program()
         elif not self._is_there:
             # An agent before this one may have made it.
             if self._device not in run_in(self._pid, "ip", "-o", "link", "show", "type", "wireguard"):
@@ -102,11 +84,11 @@ class WireGuard:
             self._told = text
         self._routes.sync(view.node, peers)
 
-    def _run_program(self, program: LastingProgram) -> None:
+    def _run_program(self) -> None:
         if not self._is_there:
             run_in(self._pid, "sh", "-c", _OWN_SOCKETS)
             self._is_there = True
-        if program.ensure(["wireguard-go", "--foreground", self._device]):
+        if self._program.ensure(["wireguard-go", "--foreground", self._device]):
             self._told = ""
         deadline = time.monotonic() + _PATIENCE
         while not self._told and not self._answers():
@@ -119,14 +101,6 @@ class WireGuard:
             run_in(self._pid, "wg", "show", self._device, "listen-port")
             return True
         return False
-
-    def _again(self) -> None:
-        with self._lock:
-            if self._view is not None:
-                try:
-                    self._sync(self._view)
-                except (OSError, RuntimeError) as error:
-                    LOG.warning("%s", error)
 
 
 def lab_secret(file: Path) -> bytes:
