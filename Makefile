@@ -13,16 +13,26 @@ PACKAGES := openvswitch-switch mininet iperf3 nftables iptables conntrack iprout
 # of us. This file is Debian's way to install a service without starting it (invoke-rc.d(8), policy-rc.d); one that is
 # there already is left alone.
 POLICY ?= /usr/sbin/policy-rc.d
+# What builds Ryu, and only without build isolation (setup.cfg says why).
+BUILD := setuptools==67.6.1 wheel
+# The virtual machine: what makes and runs it, which Debian it is, how long (s) a command may take in it, and the tests that
+# `make vm-test` runs: those that need more of a kernel than some build machines have.
+VM_PACKAGES := qemu-system-x86 mmdebstrap squashfs-tools-ng debian-archive-keyring uidmap
+VM_RELEASE ?= bookworm
+VM_LIMIT ?= 3600
+TESTS ?= -m kernel tests/lab/test_stock_kernel.py tests/switch/test_transports.py
+VM = $(PYTHON) -m vm --release $(VM_RELEASE) --packages "$(PACKAGES)" --build "$(BUILD)" --limit $(VM_LIMIT)
 OPTIONS := $(if $(CNI),--cni $(CNI)) $(if $(PROXY),--proxy $(PROXY)) $(if $(NODES),--nodes $(NODES)) \
            $(if $(DATAPATH),--datapath $(DATAPATH)) $(if $(LAB),--lab $(LAB)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install packages scenario list test lint unit switch lab browser nightly bench regression golden clean
+.PHONY: help install packages scenario list test lint unit switch lab browser nightly bench regression golden \
+        vm vm-scenario vm-test vm-shell vm-tools ran clean
 
 help: ## this list
 	@echo "mininetes: Kubernetes networking, emulated with real packets on one machine"
 	@echo
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo
 	@echo "  make scenario SCENARIO=name CNI=flannel PROXY=ipvs NODES=3 DATAPATH=netdev|system ARGS='--repeats 5'"
 
@@ -48,11 +58,10 @@ packages:
 	    systemctl disable $$p.socket >> /var/log/mininetes-apt.log 2>&1 || true; done; \
 	fi
 
-# Ryu builds only with this setuptools and without build isolation (setup.cfg says why).
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@echo "making the virtual environment $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q --disable-pip-version-check setuptools==67.6.1 wheel
+	@$(BIN)/pip install -q --disable-pip-version-check $(BUILD)
 	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e '.[test]'
 	@touch $@
 	@if [ -n "$$SUDO_UID" ]; then chown -R "$$SUDO_UID:$$SUDO_GID" $(VENV) *.egg-info; fi
@@ -66,7 +75,7 @@ list: install ## scenarios, CNIs, proxy modes, and what this kernel can do
 # Tests with whole labs side by side keep two cores busy, and some measure time. What fails there is shown, and decides only if it
 # fails by itself too; a run that broke off has nothing to repeat and fails (pytest's status 5).
 test: install lint ## all checks and tests
-	@$(BIN)/pytest -q -n 2 --dist loadfile tests || { echo "again, one after the other: what failed"; \
+	@$(BIN)/pytest -q -n 2 --dist loadfile --junitxml=.cache/reports/host.xml tests || { echo "again, one after the other: what failed"; \
 	  $(BIN)/pytest -q --last-failed --last-failed-no-failures none tests; }
 
 lint: install ## ruff and mypy
@@ -90,6 +99,25 @@ browser: install ## look at report.html in a real browser (installs chromium; ne
 nightly: install ## 500 steps of chaos (about 25 minutes)
 	@$(BIN)/mininetes run chaos --option steps=500 $(OPTIONS)
 
+# Of the machine only the image is kept, under .cache/vm/; docs/vm.md says more.
+vm-tools:
+	@$(MAKE) --no-print-directory packages PACKAGES="$(VM_PACKAGES)"
+
+vm: vm-tools ## a Debian machine with its own kernel and this checkout: make it, boot it, look (VM_RELEASE=trixie for another)
+	@$(VM) run .venv/bin/mininetes doctor
+
+vm-scenario: vm-tools ## run a scenario in it; results come back
+	@$(VM) run .venv/bin/mininetes run $(SCENARIO) $(OPTIONS)
+
+vm-test: vm-tools ## run tests in it (TESTS='tests/lab/test_dns.py -x'); default: those that need its kernel
+	@$(VM) test $(TESTS)
+
+vm-shell: vm-tools ## a prompt in it
+	@$(VM) shell
+
+ran: ## which tests ran on what, and whether any ran nowhere (after make test and make vm-test)
+	@$(PYTHON) -m vm ran
+
 bench: install ## benchmarks against their goals
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -100,4 +128,4 @@ golden: install ## rewrite the golden flow listings, after showing what changes
 	@MININETES_GOLDEN=write $(BIN)/pytest -q -s tests/unit/test_golden.py tests/unit/test_kernel_ipvs.py
 
 clean: ## remove the virtual environment and caches (not results)
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

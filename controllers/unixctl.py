@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from controllers.ryu_compat import eventlet
+from topo.cluster.patience import patience
 
-_TIMEOUT = 5.0
+_TIMEOUT = patience(5.0)
 
 
 def ask(folder: Path, method: str, *arguments: str) -> str:

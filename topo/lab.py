@@ -15,6 +15,7 @@ from pathlib import Path
 from topo import fabric, hosts, links, linuxbridge, nodes, outside, routers
 from topo.cluster.ipam import AddressPool, service_pool
 from topo.cluster.network import Daemon, PodNetwork
+from topo.cluster.patience import patience
 from topo.cluster.store import NotFound, Object, Store
 from topo.cluster.wiring import GROUP
 from topo.config import LabConfig, NodeConfig
@@ -244,7 +245,7 @@ class Lab:
 
     def _agent_synced(self, revision: int, timeout: float) -> None:
         """Wait for the agent, also through its death and new start. Raises ControllerGone."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + patience(timeout)
         while True:
             try:
                 return self.agent.wait_synced([(name, "agent") for name in self.nodes], revision, timeout)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from topo.cluster.errors import PlatformError
+from topo.cluster.patience import patience
 from topo.hosts import Host
 
 
@@ -153,7 +154,9 @@ class OpenVSwitch:
         self._vsctl(*([] if self.is_running() else ["--no-wait"]), *command)
 
     def _vsctl(self, *arguments: str) -> str:
-        return self._run(["ovs-vsctl", "--timeout=20", f"--db=unix:{self.run / 'db.sock'}", *arguments])
+        return self._run(
+            ["ovs-vsctl", f"--timeout={patience(20):.0f}", f"--db=unix:{self.run / 'db.sock'}", *arguments]
+        )
 
     def _run(self, command: list[str]) -> str:
         # In a session of its own, so that Ctrl-C is the lab's to answer and not an error of this program.
@@ -184,7 +187,7 @@ class OpenVSwitch:
 
     def _await_listener(self, path: Path, program: str) -> None:
         """Until the program takes connections there; its socket is bound, and so has its name, a moment before."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + patience(20)
         while not _listens(path):
             if self.processes[program].poll() is not None or time.monotonic() > deadline:
                 # The log goes with the capsule, so its last words must be said here.

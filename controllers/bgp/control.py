@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_TIMEOUT = 5.0
+from topo.cluster.patience import patience
+
+_TIMEOUT = patience(5.0)
 
 
 class Refused(RuntimeError):

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from controllers.bgp import bird, control
 from controllers.state import NodeView
+from topo.cluster.patience import patience
 from topo.system import wait_end
 
 LOG = logging.getLogger("mininetes")
 # Seconds that a node waits for its first session with a node that is ready.
-_FIRST_SESSION = 20.0
+_FIRST_SESSION = patience(20.0)
 _STEP = 0.05
 # Seconds before a BIRD that died at once is started again.
 _PAUSE = 0.5
@@ -109,7 +110,7 @@ class Bird:
 
     def _ask(self, command: str) -> list[str]:
         """Also while it is just starting. Raises OSError, Refused."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + patience(5)
         while True:
             try:
                 return control.ask(self.control, command)

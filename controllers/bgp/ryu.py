@@ -15,10 +15,11 @@ from controllers.bgp import bird
 from controllers.bgp.options import of
 from controllers.flow.fields import ip_text
 from controllers.state import NodeView
+from topo.cluster.patience import patience
 
 LOG = logging.getLogger("mininetes")
 # Seconds that a node waits for its first session with a node that is ready, and before a speaker is started again.
-_FIRST_SESSION, _STEP, _PAUSE = 20.0, 0.05, 0.5
+_FIRST_SESSION, _STEP, _PAUSE = patience(20.0), 0.05, 0.5
 
 
 def wanted(view: NodeView) -> dict[str, Any]:

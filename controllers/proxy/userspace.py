@@ -27,6 +27,7 @@ from controllers.flow.program import Writer
 from controllers.proxy import NodePart
 from controllers.proxy.frontends import LOCAL_SET, EndpointSet, FlowProxy, frontends, options
 from controllers.state import Node, NodeView
+from topo.cluster.patience import patience
 from topo.system import inside
 
 LOG = logging.getLogger("mininetes")
@@ -36,7 +37,7 @@ NETWORK, _TABLE = "198.18.0.0/15", "198"
 _FIRST, _FIRST_PORT = f.ip_number("198.18.0.0"), 1024
 _PROGRAM = Path(programs.__file__).with_name("service_proxy.py")
 # Seconds that it may take over an answer, and that one life of it lasts at least, in effect.
-_PATIENCE, _SHORTEST = 10.0, 1.0
+_PATIENCE, _SHORTEST = patience(10.0), 1.0
 
 
 def listener(number: int) -> tuple[int, int]:

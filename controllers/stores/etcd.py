@@ -12,10 +12,11 @@ from base64 import b64decode, b64encode
 from typing import Any
 
 from topo.cluster.network import Daemon
+from topo.cluster.patience import patience
 from topo.system import inside
 
 PORT = 2379
-_TIMEOUT = 3.0
+_TIMEOUT = patience(3.0)
 
 
 def daemon(address: str) -> Daemon:

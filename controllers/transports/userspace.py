@@ -13,10 +13,11 @@ from controllers.flow.fields import ip_text
 from controllers.state import NodeView
 from controllers.transports.part import ProgramPart
 from controllers.transports.routes import Behind, DeviceRoutes, everyone
+from topo.cluster.patience import patience
 
 _PROGRAM = Path(__file__).parents[1] / "programs" / "tunnel.py"
 # Seconds that the program may take until its device is there, and between two looks at it.
-_PATIENCE, _STEP = 10.0, 0.02
+_PATIENCE, _STEP = patience(10.0), 0.02
 
 
 class UserspaceTunnel(ProgramPart):

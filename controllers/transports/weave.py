@@ -14,11 +14,12 @@ from pathlib import Path
 from controllers.flow.fields import ip_text
 from controllers.state import NodeView
 from controllers.transports.part import ProgramPart
+from topo.cluster.patience import patience
 from topo.cluster.wiring import RELAYS
 
 _PROGRAM = Path(__file__).parents[1] / "programs" / "weave.py"
 # Seconds that the program may take until it answers, and between two tries.
-_PATIENCE, _STEP = 10.0, 0.02
+_PATIENCE, _STEP = patience(10.0), 0.02
 
 
 class WeavePeer(ProgramPart):

@@ -24,6 +24,7 @@ from controllers.flow.fields import ip_text
 from controllers.state import Node, NodeView
 from controllers.transports.part import ProgramPart
 from controllers.transports.routes import Behind, DeviceRoutes, everyone
+from topo.cluster.patience import patience
 from topo.system import has_device
 
 # IP 20 + UDP 8 + type, receiver and counter 16 + tag 16 (WireGuard, "Protocol": transport data messages).
@@ -31,7 +32,7 @@ OVERHEAD = 60
 # Calico's and flannel's default.
 PORT = 51820
 # Seconds that wireguard-go may take to make its device, and between two looks at it.
-_PATIENCE, _STEP = 10.0, 0.02
+_PATIENCE, _STEP = patience(10.0), 0.02
 # Where wg(8) looks for the sockets of userspace devices; each node must have a folder of its own there.
 _SOCKETS = "/run/wireguard"
 _OWN_SOCKETS = f"mkdir -p {_SOCKETS} && mountpoint -q {_SOCKETS} || mount -t tmpfs none {_SOCKETS}"

@@ -9,8 +9,9 @@ from scenarios.cli import Command
 from scenarios.cli.common import json_option, lab_option, print_json
 from scenarios.lab.socket import ask, running
 from topo.cluster.errors import PlatformError
+from topo.cluster.patience import patience
 
-_PATIENCE = 10.0
+_PATIENCE = patience(10.0)
 
 
 def _arguments(parser: ArgumentParser) -> None:

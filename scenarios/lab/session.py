@@ -17,12 +17,13 @@ from scenarios.lab import socket as labsocket
 from scenarios.lab.server import Server
 from topo import admission, capsule, platform
 from topo.cluster.errors import UserError
+from topo.cluster.patience import patience
 from topo.cluster.store import Object
 from topo.config import LabConfig
 from topo.control.link import ControllerGone
 from topo.lab import Lab, NotReady, Parts, Progress
 
-READY_TIMEOUT = 60.0
+READY_TIMEOUT = patience(60.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topo.cluster.errors import PlatformError
+from topo.cluster.patience import patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,11 @@ def run(place: Place, argv: Sequence[str], timeout: float, *, check: bool = True
     command = ["mnexec", "-a", str(place.pid), *argv]
     try:
         with _mnexec_needed():
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience(timeout)
+            )
     except subprocess.TimeoutExpired:
-        raise ProgramError(f"{_title(argv)} in {place.name}: no end within {timeout:g} s") from None
+        raise ProgramError(f"{_title(argv)} in {place.name}: no end within {patience(timeout):g} s") from None
     if check and done.returncode:
         tail = (done.stderr or done.stdout).strip()[-400:]
         raise ProgramError(f"{_title(argv)} in {place.name}: exit status {done.returncode}: {tail}")
@@ -101,10 +104,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def _await_line(process: subprocess.Popen[bytes], title: str, ready: str, timeout: float) -> str:
     assert process.stdout is not None
-    descriptor, output, deadline = process.stdout.fileno(), "", time.monotonic() + timeout
+    descriptor, output, deadline = process.stdout.fileno(), "", time.monotonic() + patience(timeout)
     while True:
         if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            raise ProgramError(f"{title}: not ready within {timeout:g} s: {output.strip()[-400:]}")
+            raise ProgramError(f"{title}: not ready within {patience(timeout):g} s: {output.strip()[-400:]}")
         chunk = os.read(descriptor, 4096)
         output += chunk.decode(errors="replace")
         whole_lines = output.splitlines() if not chunk else output.split("\n")[:-1]

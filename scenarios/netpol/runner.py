@@ -15,6 +15,7 @@ from scenarios.netpol import labs
 from scenarios.netpol.cases import EXTERNAL, HOST, Case, PodSpec, Probe, World, filled
 from scenarios.netpol.prober_client import QUIET, Prober
 from topo import fabric, links, manifests
+from topo.cluster.patience import patience
 from topo.cluster.store import NotFound, Object, key_of
 from topo.cluster.wiring import WANTED_IP
 from topo.control.events import record
@@ -23,7 +24,7 @@ from topo.lab import Lab
 # How often a step is probed again for pairs that differ: a busy machine loses packets, and answers late.
 _ATTEMPTS = 3
 _MARK = "mininetes.dev/policy-case"
-_READY = 60.0
+_READY = patience(60.0)
 # How a Service's address is called among the ends of probes.
 _SERVICE = "service:"
 # Services by which hosts outside ask pods: of pod NAMESPACE/NAME the one called NAMESPACE/NAME and this.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from topo.cluster.patience import patience
+
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "scenarios" / "data" / "manifests"
 
@@ -20,7 +22,7 @@ def mininetes(*arguments: str, timeout: float = 60, **options: Any) -> subproces
     """Run the command; its result with text output."""
     command = [sys.executable, "-m", "scenarios", *arguments]
     options = {"capture_output": True, "text": True, "cwd": ROOT} | options
-    return subprocess.run(command, timeout=timeout, check=False, **options)
+    return subprocess.run(command, timeout=patience(timeout), check=False, **options)
 
 
 def scenario(folder: Path, name: str, *options: str, words: Sequence[str] = ("--no-dns",)) -> Any:
@@ -61,7 +63,7 @@ class RunningLab:
         """Put a manifest into the lab and wait until all of it is ready."""
         file = tmp_path / f"{uuid.uuid4().hex}.yaml"
         file.write_text(text)
-        self.ask("apply", "-f", str(file), "--wait", str(wait))
+        self.ask("apply", "-f", str(file), "--wait", str(patience(wait)), timeout=wait + 30)
 
     def service(self, name: str) -> str:
         """A Service's cluster IP."""
@@ -73,7 +75,7 @@ class RunningLab:
 
     def eventually(self, holds: Callable[[], bool], seconds: float = 10) -> None:
         """Wait until something holds; fails the test if it does not in time."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patience(seconds)
         while not holds():
             assert time.monotonic() < deadline, f"did not hold within {seconds} s"
             time.sleep(0.05)

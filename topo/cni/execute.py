@@ -10,12 +10,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from topo.cluster.patience import patience
 from topo.cni.errors import CniError, Code
 from topo.cni.protocol import Plugin, serve
 from topo.system import inside
 
 # Seconds after which a plugin that does not end is ended.
-_PATIENCE = 60.0
+_PATIENCE = patience(60.0)
 
 
 class Executor:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pyroute2 import IPRoute
 
+from topo.cluster.patience import patience
 from topo.cluster.wiring import FIRST_FOREIGN_PORT
 from topo.cni.errors import CniError, Code
 from topo.cni.lock import exclusive
@@ -101,7 +102,7 @@ class SwitchPorts:
         return {row[0] for row in rows if isinstance(row[0], int)}
 
     def _vsctl(self, *arguments: str) -> str:
-        command = ["ovs-vsctl", "--timeout=20", f"--db=unix:{self._database}", *arguments]
+        command = ["ovs-vsctl", f"--timeout={patience(20):.0f}", f"--db=unix:{self._database}", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
         if done.returncode != 0:
             raise CniError(Code.INTERNAL, f"ovs-vsctl {arguments[0]}", done.stderr.strip())

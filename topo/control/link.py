@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from topo.cluster.patience import patience
 from topo.cluster.store import NotFound, Object, Store, Watch
 from topo.control.feed import feed
 
@@ -110,13 +111,14 @@ class Controller:
         self._answers[number] = answer
         try:
             self._send({"ask": verb, "id": number, **values})
-            return answer.get(timeout=timeout)
+            return answer.get(timeout=patience(timeout))
         except (OSError, queue.Empty) as error:
             raise ControllerGone(f"the {self.name} does not answer; see {self.log}") from error
         finally:
             del self._answers[number]
 
     def _wait(self, done: Any, timeout: float, what: str) -> None:
+        timeout = patience(timeout)
         deadline = time.monotonic() + timeout
         with self._changed:
             while not done():

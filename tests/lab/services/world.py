@@ -19,6 +19,7 @@ from running import mininetes
 
 from scenarios.lab.socket import ask
 from topo import manifests
+from topo.cluster.patience import patience
 
 Object = dict[str, Any]
 Target = tuple[str, str, int]  # protocol, address, port
@@ -130,7 +131,7 @@ class World:
     def apply(self, *things: Object, wait: bool = True) -> None:
         """Store objects; wait until pods are ready and switches hold what follows."""
         loaded = manifests.load_text(yaml.safe_dump_all(things), "case").objects
-        ask(self.name, {"verb": "apply", "objects": list(loaded), "wait": 30 if wait else None})
+        ask(self.name, {"verb": "apply", "objects": list(loaded), "wait": patience(30) if wait else None})
 
     def delete(self, *keys: str) -> None:
         """Remove objects: Kind/name."""
@@ -166,7 +167,7 @@ class World:
 
     def eventually(self, holds: Callable[[], bool], seconds: float = 10) -> None:
         """Wait until something holds."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patience(seconds)
         while not holds():
             assert time.monotonic() < deadline, f"did not hold within {seconds} s"
             time.sleep(0.02)
@@ -237,7 +238,7 @@ class Prober:
     def until(self, target: Target, wanted: Iterable[str] | str, seconds: float = 10, **how: Any) -> Object:
         """Ask until one of these answers, and hold the test to that."""
         names = [wanted] if isinstance(wanted, str) else sorted(wanted)
-        last = self.do("until", target=target, wanted=names, seconds=seconds, **how)
+        last = self.do("until", target=target, wanted=names, seconds=patience(seconds), **how)
         assert who(last) in names, f"{self.machine} -> {target}: {last}, not {names}"
         return dict(last)
 

@@ -13,9 +13,10 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from topo.addons.ingress.nginx import HEALTH_PORT, Files
+from topo.cluster.patience import patience
 
 LOG = logging.getLogger("ingress")
-_TIMEOUT = 10.0  # seconds
+_TIMEOUT = patience(10.0)  # seconds
 # nginx lets its old workers take connections for so long after the new ones began (ngx_master_process_cycle), seconds.
 _OVERLAP = 0.1
 
