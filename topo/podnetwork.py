@@ -207,7 +207,7 @@ def _own(node: Node, network: PodNetwork, folder: Path, checksums: bool) -> Netw
         "onLink": network.on_link,
         "gateway": str(node.gateway_ip) if network.on_link or not network.gateway else network.gateway,
         "prefixLength": node.link.prefixlen,
-        "capabilities": {"ips": True, "mac": True},
+        "capabilities": {"ips": True, "mac": True, "bandwidth": True},
         "ipam": {
             "type": IPAM,
             "ranges": [[{"subnet": str(node.pod_cidr)}]],

@@ -139,6 +139,17 @@ def test_bandwidth_is_limited_in_each_direction(lab: RunningLab, reverse: tuple[
     assert "rate 10Mbit" in rules and "rate 20Mbit" in rules
 
 
+def test_ours_limits_a_pod_at_both_ends_of_its_pair_and_misses_a_limit_that_went(own: RunningLab) -> None:
+    assert "rate 10Mbit" in own.exec("control-plane", "tc", "qdisc") and "rate 20Mbit" in own.exec(
+        "slow", "tc", "qdisc"
+    )
+    plugin = asked(own, "check", "slow")[0]
+    assert plugin["ok"] or plugin["errors"][0]["plugin"] == "portmap"  # it fails without rules of IPv6, after ours
+    own.exec("slow", "tc", "qdisc", "delete", "dev", "eth0", "root")
+    (said,) = asked(own, "check", "slow")
+    assert said["errors"][0]["plugin"] == "mininetes-cni" and "what leaves eth0 is not limited" in str(said["errors"])
+
+
 @pytest.mark.statement("check-ok", "check-missing-address", "check-missing-if")
 def test_check_finds_what_went(lab: RunningLab) -> None:
     # Before 1.3 portmap and bandwidth fail for pods without rules of IPv6, or without limits (docs/cni-plugins.md).

@@ -58,3 +58,11 @@ def test_incast_overflows_a_short_queue(tmp_path: Path) -> None:
     assert float(many[6]) > 1 and float(many[4]) < 20
     times = medians(found, "completion")
     assert times["queue 4, 6 senders"] > max(90_000, times["queue 4, 1 senders"]) and alone[:2] == ["4", "1"]
+
+
+def test_a_neighbour_gets_what_its_annotations_leave_it(tmp_path: Path) -> None:
+    small = ("rate=8", "traffic=udp", "cases=egress held,ingress held", "seconds=1")
+    arrived = medians(scenario(tmp_path, "multi-tenant", *small, words=FEW), "neighbour")
+    # Of a link of 8 Mbit/s a quarter, and the burst of a tenth of a second; 9.6 Mbit/s are sent.
+    assert set(arrived) == {"egress held, udp", "ingress held, udp"}
+    assert all(0.8e6 < rate < 2.2e6 for rate in arrived.values())

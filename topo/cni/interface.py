@@ -3,7 +3,7 @@
 Its fields: `bridge` (a Linux bridge) or `switch` (`bridge` and `database` of an Open vSwitch); `mtu`; `onLink`: whether
 pods of a node share a subnet, as large as `prefixLength` says or else their IPAM plugin, or each is a /32 behind
 `gateway`; `checksumOffload`: whether the switch can do without finished checksums; `ipam`. It takes the capabilities
-ips (for its IPAM plugin) and mac.
+ips (for its IPAM plugin), mac and bandwidth.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from topo import links
+from topo.cni import bandwidth
 from topo.cni.errors import CniError, Code
 from topo.cni.execute import Executor
 from topo.cni.ports import Ports
@@ -52,6 +53,7 @@ class VethPlugin:
     def add(self, call: Call) -> Result:
         """Address, veth pair, port; whatever fails, nothing is left."""
         settings, ports = _settings(call.config), self._ports(call.config)
+        limits = bandwidth.read(call.told)
         _require_free(call)
         host = host_name(call)
         try:
@@ -59,6 +61,7 @@ class VethPlugin:
             result = _result(call, settings, given, host)
             with _refusals():
                 _make(call, settings, result)
+                _limit(call, host, limits)
                 ports.add(host)
             return result
         except CniError:
@@ -88,6 +91,7 @@ class VethPlugin:
             raise CniError(Code.NOT_AS_MADE, f"{host} is no port of the node's bridge")
         with _refusals():
             _check_container(call, expected)
+            bandwidth.check(bandwidth.read(call.told), host, call.netns, call.ifname)
 
     def status(self, call: Call) -> None:
         """Whether the bridge is there and addresses are left."""
@@ -186,6 +190,15 @@ def _make(call: Call, settings: Settings, result: Result) -> None:
         links.configure(call.netns, inner.name, str(one.address), routes if i == 0 else (), loopback=True)
     if not settings.checksums:
         links.checksum_offload_off(call.netns, inner.name)
+
+
+def _limit(call: Call, host: str, limits: bandwidth.Limits) -> None:
+    """What enters the container where it leaves the node's end, what leaves it where it does."""
+    if limits.ingress:
+        bandwidth.limit(host, limits.ingress)
+    if limits.egress:
+        with inside(call.netns):
+            bandwidth.limit(call.ifname, limits.egress)
 
 
 def _check_container(call: Call, expected: Result) -> None:
