@@ -18,7 +18,7 @@ from scenarios import Context, Outcome, Variant
 from scenarios.lab import networks, options
 from scenarios.measure import fileservers, footprint, limits, suite, trials, usage
 from scenarios.measure.place import Place, ProgramError, run
-from scenarios.measure.trials import KINDS, PORTS, Kind, Path, Setting
+from scenarios.measure.trials import KINDS, PORTS, Kind, Route, Setting
 from scenarios.report import benchmark
 from scenarios.report.benchmark import BARE, NO_CNI, NODES, POD, SERVICE, SHAPED, UNSHAPED
 from scenarios.report.results import TextTable
@@ -149,7 +149,7 @@ class _Bench:
             sleep(SECONDS_IDLE)
         self._note_used(benchmark.IDLE, used[0])
 
-    def once(self, kind: Kind, path: Path) -> None:
+    def once(self, kind: Kind, path: Route) -> None:
         """A load on a path, and how busy the CPU was; of TCP also what the nodes' processes took to carry it."""
         try:
             with limits.watched() as load, self._used() as used:
@@ -230,28 +230,28 @@ def _said(lab: Lab) -> tuple[str, str, str]:
     return str(lab.parts.network.mtu), " and ".join(says.policy) or "none", sealed
 
 
-def _paths(context: Context, stack: ExitStack) -> Iterator[Path]:
+def _paths(context: Context, stack: ExitStack) -> Iterator[Route]:
     """The nodes' own network; and of a lab with a CNI the pod and its Service, of one without a plain wire."""
     lab = context.lab
     size = fabric.mtu(lab.config.fabric)
     here, there = (Place(n.name, n.machine.pid, str(n.ip)) for n in list(lab.nodes.values())[-2:])
-    yield Path(NODES, here, there, there.address, size)
+    yield Route(NODES, here, there, there.address, size)
     if _has_pods(lab):
         one, two = context.place("default/one"), context.place("default/two")
         service = lab.store.get("Service", "default", "two")
         assert service is not None
-        yield Path(POD, one, two, two.address, lab.parts.network.mtu)
-        yield Path(SERVICE, one, two, service["spec"]["clusterIP"], lab.parts.network.mtu)
+        yield Route(POD, one, two, two.address, lab.parts.network.mtu)
+        yield Route(SERVICE, one, two, service["spec"]["clusterIP"], lab.parts.network.mtu)
         return
     wire = stack.enter_context(suite.baseline_places(tx_off=lab.parts.datapath == "netdev"))
     for place in wire:
         run(place, ["ip", "link", "set", "dev", suite.DEVICE, "mtu", str(size)], 5)
         for _, arguments in shaping.commands(lab.config.fabric.link, suite.DEVICE):
             run(place, ["tc", *arguments], 5)
-    yield Path(BARE, *wire, wire[1].address, size)
+    yield Route(BARE, *wire, wire[1].address, size)
 
 
-def _offloads(paths: Sequence[Path]) -> list[str]:
+def _offloads(paths: Sequence[Route]) -> list[str]:
     """A sentence if the paths' ends do not leave the same work to their devices, for then that is compared as well."""
     features = ("tx-checksumming", "tx-tcp-segmentation")
     found: dict[str, dict[str, bool]] = {}

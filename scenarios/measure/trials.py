@@ -1,4 +1,4 @@
-"""What a benchmark of pod networks does on a path: streams, downloads, requests, each as one Run."""
+"""What a benchmark of pod networks puts on a route: streams, downloads, requests, each as one Run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UDP_HEADERS = 28  # IPv4 and UDP
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class Route:
     """Two ends. address: what the client asks, the server's own or a Service's. mtu: of packets between them."""
 
     name: str
@@ -46,46 +46,46 @@ class Kind:
     option: str
     unit: str
     title: str
-    once: Callable[[Path, Setting], Run]
+    once: Callable[[Route, Setting], Run]
     scale: float = 1
     service: bool = False
     server: str = ""
 
 
-def _tcp(path: Path, setting: Setting) -> Run:
+def _tcp(path: Route, setting: Setting) -> Run:
     del setting
     return suite.iperf3(path.client, path.server, "tcp", address=path.address, port=PORTS.iperf)
 
 
-def _sctp(path: Path, setting: Setting) -> Run:
+def _sctp(path: Route, setting: Setting) -> Run:
     del setting
     return suite.iperf3(path.client, path.server, "sctp", address=path.address, port=PORTS.iperf)
 
 
-def _udp(path: Path, setting: Setting) -> Run:
+def _udp(path: Route, setting: Setting) -> Run:
     """Datagrams that fill the path's packets, as iperf3 itself would have them."""
     rate, length = int(setting.rate * OFFERED), path.mtu - UDP_HEADERS
     ends = path.client, path.server
     return suite.iperf3(*ends, "udp", address=path.address, port=PORTS.iperf, rate=rate, length=length)
 
 
-def _rr(kind: str) -> Callable[[Path, Setting], Run]:
-    def once(path: Path, setting: Setting) -> Run:
+def _rr(kind: str) -> Callable[[Route, Setting], Run]:
+    def once(path: Route, setting: Setting) -> Run:
         ends = path.client, path.server
         return suite.request_response(*ends, kind, seconds=setting.seconds, address=path.address, port=PORTS.rr)
 
     return once
 
 
-def _curl(kind: str) -> Callable[[Path, Setting], Run]:
+def _curl(kind: str) -> Callable[[Route, Setting], Run]:
     return lambda path, setting: downloads.by_curl(path.client, path.address, kind)
 
 
-def _wrk(keep: bool) -> Callable[[Path, Setting], Run]:
+def _wrk(keep: bool) -> Callable[[Route, Setting], Run]:
     return lambda path, setting: downloads.by_wrk(path.client, path.address, keep=keep)
 
 
-def _scp(path: Path, setting: Setting) -> Run:
+def _scp(path: Route, setting: Setting) -> Run:
     return downloads.by_scp(path.client, path.address, setting.folder)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from scenarios import Outcome
 from scenarios.cni_benchmark import SCENARIO
+from scenarios.measure import suite
+from scenarios.measure.fileservers import Folder
+from scenarios.measure.place import Place
 from scenarios.measure.suite import Run, combine
-from scenarios.measure.trials import KINDS
+from scenarios.measure.trials import KINDS, Route, Setting
 from scenarios.report import benchmark
 from scenarios.report.benchmark import BARE, COST, COSTS, IDLE, MEMORY, NODES, POD, SAID, SERVICE
 from scenarios.report.results import TextTable
@@ -145,3 +149,16 @@ def test_what_cannot_be_meant_is_refused(options: dict[str, str]) -> None:
 
 def test_every_load_has_a_name_and_an_option_of_its_own() -> None:
     assert len({kind.name for kind in KINDS}) == len({kind.option for kind in KINDS}) == len(KINDS)
+
+
+def test_datagrams_fill_the_paths_packets_and_a_shaped_wire_is_offered_little_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(suite, "iperf3", lambda *ends, **how: asked.append(how) or Run((1.0,)))
+    one, two = Place("one", 1, "10.0.0.1"), Place("two", 2, "10.0.0.2")
+    udp = next(kind for kind in KINDS if kind.option == "udp")
+    for rate in (30_000_000, 0):
+        udp.once(Route("pod", one, two, "10.96.0.1", 1376), Setting(rate, 0.1, Folder(Path("/none"), 1)))
+    assert [how["length"] for how in asked] == [1348, 1348] and asked[0]["address"] == "10.96.0.1"
+    assert asked[0]["rate"] == pytest.approx(33_000_000, abs=1) and asked[1]["rate"] == 0

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from scenarios.measure import iperf
 from scenarios.measure.iperf import Throughput, parse
-from scenarios.measure.place import ProgramError
+from scenarios.measure.place import Place, ProgramError
 
 TCP = """{"start": {"connected": [{"socket": 5, "local_host": "127.0.0.1", "local_port": 42108,
 "remote_host": "127.0.0.1", "remote_port": 5201}], "version": "iperf 3.12", "tcp_mss_default": 32768,
@@ -73,3 +74,9 @@ def test_a_missing_part_is_named() -> None:
     del document["end"]["sum_received"]
     with pytest.raises(ProgramError, match="'sum_received'"):
         parse(json.dumps(document))
+
+
+@pytest.mark.parametrize(("protocol", "flags"), [("tcp", set()), ("udp", {"--udp"}), ("sctp", {"--sctp"})])
+def test_the_sender_is_told_its_protocol(protocol: iperf.Protocol, flags: set[str]) -> None:
+    _, send = iperf._commands(Place("two", 2, "10.0.0.2"), 1, protocol, address="10.96.0.1", port=5201)
+    assert {"--udp", "--sctp"} & set(send) == flags and "10.96.0.1" in send

@@ -99,6 +99,14 @@ def test_shaped(lab: dict[str, object], expected: bool | None) -> None:
     assert words[expected] in str(report.table(replace(RESULT, lab=lab)).caption)
 
 
+def test_of_labs_of_which_only_some_were_shaped_that_is_said() -> None:
+    """The result's lab is the last one, whose fabric alone would say something of all."""
+    lab = {report.MIXED: True, "fabric": {"link": LIMITED}}
+    assert report.shaped(lab) is None and report.shaping(lab).startswith(
+        "Fabric: shaped in some labs, unshaped in others"
+    )
+
+
 def test_a_bar_in_a_value_does_not_break_the_markdown_table() -> None:
     assert "a \\| b" in report.markdown(replace(RESULT, environment={"cpu": "a | b"}))
 
