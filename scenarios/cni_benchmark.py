@@ -74,8 +74,8 @@ class CniBenchmark:
         names = [node.name for node in config.nodes]
         if len(names) < 2:
             raise InputError("--nodes", f"{self.name} measures between two nodes", "2 or more")
-        _kinds(config)
-        fileservers.require()
+        if any(kind.server for kind in _kinds(config)):
+            platform.require_downloads()
         protocols = ("TCP", "UDP", *(["SCTP"] if platform.sctp().there else []))
         listed = [(protocol, PORTS.iperf) for protocol in protocols] + [("TCP", PORTS.rr)]
         ports = ", ".join(f"{{name: p{n}, protocol: {p}, port: {at}}}" for n, (p, at) in enumerate(listed))

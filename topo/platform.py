@@ -31,6 +31,16 @@ PROGRAMS = {
 EXTRAS = {"iperf3": "iperf3", "tcpdump": "tcpdump", "tshark": "tshark", "curl": "curl"}
 # Programs of the Ingress controller.
 INGRESS = {"nginx": "nginx", "openssl": "openssl", "setpriv": "util-linux"}
+# Servers of files and their clients, and what asks a web server as fast as it can.
+DOWNLOADS = {
+    "nginx": "nginx",
+    "vsftpd": "vsftpd",
+    "sshd": "openssh-server",
+    "ssh-keygen": "openssh-client",
+    "scp": "openssh-client",
+    "curl": "curl",
+    "wrk": "wrk",
+}
 
 # Programs that encrypt between nodes; wireguard-go only where the kernel has no such device.
 WIREGUARD = {"wg": "wireguard-tools", "wireguard-go": "wireguard-go"}
@@ -75,6 +85,8 @@ def findings() -> list[Finding]:
     found = [_program(name, package, "always") for name, package in PROGRAMS.items()]
     found += [_program(name, package, "measuring and capturing") for name, package in EXTRAS.items()]
     found += [_program(name, package, "Ingress") for name, package in INGRESS.items()]
+    downloads = {name: package for name, package in DOWNLOADS.items() if name not in {**EXTRAS, **INGRESS}}
+    found += [_program(name, package, "scenario cni-benchmark") for name, package in downloads.items()]
     found += [_cni_plugins()]
     found += [_program("bird", "bird2", "BGP between nodes"), _frr()]
     found += [_namespaces(), _tun(), _kernel_datapath(), sctp()]
@@ -102,6 +114,13 @@ def require_nginx() -> None:
     missing = sorted({package for name, package in INGRESS.items() if shutil.which(name) is None})
     if missing:
         raise PlatformError(f"Ingress needs {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
+
+
+def require_downloads() -> None:
+    """Raise PlatformError, in one line with the remedy, unless servers of files can run and be asked."""
+    missing = sorted({package for name, package in DOWNLOADS.items() if shutil.which(name) is None})
+    if missing:
+        raise PlatformError(f"downloads need {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
 
 
 def require_routers(bird: bool, frr: bool) -> None:

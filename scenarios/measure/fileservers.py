@@ -17,20 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scenarios.measure.place import Place, ProgramError, end, start
-from topo.cluster.errors import PlatformError
 
 USER, NOBODY = "nobody", 65534  # Debian's, Debian Policy 9.2.2
 FILE, SMALL = "file", "small"  # what is downloaded, and a request whose answer is short
 PORTS: Mapping[str, int] = {"http": 8088, "ftp": 2121, "scp": 2222}
-PROGRAMS = {
-    "nginx": "nginx",
-    "vsftpd": "vsftpd",
-    "/usr/sbin/sshd": "openssh-server",
-    "ssh-keygen": "openssh-client",
-    "scp": "openssh-client",
-    "curl": "curl",
-    "wrk": "wrk",
-}
 _UNPRIVILEGED = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"]
 _LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp (proc(5))
 _STEP, _PATIENCE = 0.02, 10.0
@@ -47,13 +37,6 @@ class Folder:
     def key(self) -> Path:
         """The client's key."""
         return self.path / "client-key"
-
-
-def require() -> None:
-    """Raise PlatformError, in one line with the remedy, unless all of them are installed."""
-    missing = sorted({package for name, package in PROGRAMS.items() if shutil.which(name) is None})
-    if missing:
-        raise PlatformError(f"not installed: {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
 
 
 def prepare(path: Path, size: int) -> Folder:
@@ -83,6 +66,7 @@ def serving_files(kind: str, place: Place, folder: Folder) -> Iterator[None]:
 
 
 def _commands(own: Path) -> dict[str, list[str]]:
+    # sshd starts itself again for every connection, and refuses to by a name that is no whole path.
     configuration, passwords = str(own / "configuration"), own / "shadow"
     passwords.write_text(f"{USER}:*:1::::::\n")
     return {
@@ -91,7 +75,7 @@ def _commands(own: Path) -> dict[str, list[str]]:
         "ftp": [*_UNPRIVILEGED, "vsftpd", configuration],
         # Who may not read the machine's shadow file is told by systemd (nss-systemd(8)) that nobody is locked.
         "scp": ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/shadow && exec "$@"', str(passwords)]
-        + [*_UNPRIVILEGED, "/usr/sbin/sshd", "-D", "-e", "-f", configuration],
+        + [*_UNPRIVILEGED, shutil.which("sshd") or "sshd", "-D", "-e", "-f", configuration],
     }
 
 

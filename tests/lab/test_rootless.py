@@ -13,6 +13,7 @@ import pytest
 from running import MANIFESTS, ROOT
 
 from scenarios.measure import fileservers
+from topo import platform
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
 PYTHON = "/usr/bin/python3"
@@ -98,7 +99,7 @@ with tempfile.TemporaryDirectory() as own, suite.baseline_places() as (client, s
 
 def test_real_servers_of_files_need_no_root(as_nobody: Run) -> None:
     """In the namespaces that a lab without root has."""
-    if missing := [name for name in fileservers.PROGRAMS if shutil.which(name) is None]:
+    if missing := [name for name in platform.DOWNLOADS if shutil.which(name) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     own = "unshare --user --map-root-user --net --mount --pid --fork --mount-proc"
     done = as_nobody("true", f"{own} {PYTHON} - <<'END'\n{FILES}END")

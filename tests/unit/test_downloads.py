@@ -9,6 +9,8 @@ import pytest
 from scenarios.measure import fileservers
 from scenarios.measure.downloads import curl_rate, scp_rate, wrk_run
 from scenarios.measure.place import ProgramError
+from topo import platform
+from topo.cluster.errors import PlatformError
 
 SCP = """debug1: Exit status 0
 debug1: Requesting file
@@ -65,6 +67,6 @@ def test_a_server_is_told_its_own_place_alone(kind: str) -> None:
 
 def test_what_is_not_installed_is_said_with_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     there = {"nginx", "curl", "scp", "ssh-keygen"}
-    monkeypatch.setattr(fileservers.shutil, "which", lambda name: name if name in there else None)
-    with pytest.raises(Exception, match="not installed: openssh-server, vsftpd, wrk"):
-        fileservers.require()
+    monkeypatch.setattr(platform.shutil, "which", lambda name: name if name in there else None)
+    with pytest.raises(PlatformError, match="downloads need openssh-server, vsftpd, wrk"):
+        platform.require_downloads()
