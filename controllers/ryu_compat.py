@@ -100,11 +100,22 @@ def _read_group(cls: Any, buffer: bytes, offset: int) -> Any:
 
 
 def _properties(kind: Any, raw: bytes) -> list[Any]:
+    """Ryu takes what an experimenter's has for whole words, and a group that hashes by a protocol's number has 61
+    bytes of them: it stays as it came."""
     found = []
     while raw:
-        one, raw = kind.parse(raw)
-        found.append(one)
+        number, length = struct.unpack_from("!HH", raw)
+        if number == _EXPERIMENTER:
+            found.append(bytes(raw[4:length]))
+            raw = raw[(length + 7) // 8 * 8 :]
+        else:
+            one, raw = kind.parse(raw)
+            found.append(one)
     return found
+
+
+# OFPGPT_EXPERIMENTER and OFPGBPT_EXPERIMENTER (OpenFlow 1.5, sections 7.3.4.3.1 and 7.3.5.10).
+_EXPERIMENTER = 0xFFFF
 
 
 parser.OFPActionCopyField.parser = classmethod(_read_copy_field)

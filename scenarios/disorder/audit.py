@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def connections(lab: Lab) -> Iterator[str]:
     ends = set(_endpoints(lab.store.list("EndpointSlice")))
     for node in lab.nodes.values():
         shown = node.machine.switch.appctl("dpctl/dump-conntrack", f"zone={ZONE}")
-        stale = [one for one in datagrams(shown) if (one.endpoint, one.endpoint_port) not in ends]
+        to_pods = [one for one in datagrams(shown) if IPv4Address(one.endpoint) in lab.config.pod_subnet]
+        stale = [one for one in to_pods if (one.endpoint, one.endpoint_port) not in ends]
         if stale:
             said = [f"{ip_text(x.address)}:{x.port} to {ip_text(x.endpoint)}:{x.endpoint_port}" for x in stale]
             ways = ", ".join(sorted(said)[:_SHOWN])

@@ -345,6 +345,19 @@ def test_a_bucket_may_do_whatever_a_flow_may_apply(action: a.Action) -> None:
     assert buckets_of(wire.buckets(group), TABLES) == list(group.buckets)
 
 
+@pytest.mark.parametrize("hashed", [(), (f.IP_SRC,), (f.IP_PROTO,), (f.IP_SRC, f.IP_PROTO, f.TCP_SRC)], ids=len)
+def test_a_switchs_description_of_a_group_is_read_whatever_it_hashes(hashed: tuple[f.Field, ...]) -> None:
+    """A new controller asks for all groups; a property of 61 bytes must not stop it (cilium's groups have one)."""
+    group = Group(3, (Bucket((a.Output(1),)), Bucket((a.Output(2),))), "test", "owner", hashed)
+    made = wire.set_group(group)
+    size = struct.unpack_from("!H", made, 16)[0]
+    tail = made[24:]  # the buckets and the property
+    one = struct.pack("!HBxIH6x", 16 + len(tail), ofp.OFPGT_SELECT, group.id, size) + tail
+    head = struct.pack("!BBHI", ofp.OFP_VERSION, ofp.OFPT_MULTIPART_REPLY, 16 + 2 * len(one), 1)
+    found = parsed(head + struct.pack("!HH4x", ofp.OFPMP_GROUP_DESC, 0) + one + one)
+    assert [(g.group_id, len(g.buckets), len(g.properties)) for g in found.body] == [(3, 2, 1)] * 2
+
+
 def test_group_without_buckets_and_its_removal() -> None:
     assert wire.buckets(Group(3, (), "test", "owner")) == b""
     assert struct.unpack_from("!HBxIH2xI", wire.remove_group(3), 8) == (ofp.OFPGC_DELETE, 1, 3, 0, 0xFFFFFFFF)

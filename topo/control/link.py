@@ -158,7 +158,8 @@ class Controller:
             self._sock.sendall(json.dumps(message).encode() + b"\n")
 
     def _read(self, sock: socket.socket, watch: Watch) -> None:
-        with sock, sock.makefile("rb") as lines:
+        # A process that is killed may be in the middle of a line, or leave some unread, and then the kernel says so.
+        with suppress(ConnectionResetError, ValueError), sock, sock.makefile("rb") as lines:
             for line in lines:
                 self._hear(json.loads(line))
         watch.close()
