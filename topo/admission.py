@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -12,14 +12,22 @@ from topo.cluster.errors import InputError
 from topo.cluster.store import Object
 from topo.cluster.wiring import COMMAND
 from topo.control.allocation import NODE_PORTS
+from topo.manifest_rules import DNS_LABEL, is_label
 
 _TEMPLATED = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job")
 
 
-def check(objects: Iterable[Object], nodes: Iterable[str], services: IPv4Network, there: Iterable[Object] = ()) -> None:
+def check(
+    objects: Iterable[Object],
+    nodes: Iterable[str],
+    services: IPv4Network,
+    there: Iterable[Object] = (),
+    machines: Collection[str] = (),
+) -> None:
     """Raise InputError for the first object the lab cannot take.
 
-    nodes: names of the lab's nodes; services: the Service subnet; there: the Services there are.
+    nodes: names of the lab's nodes; services: the Service subnet; there: the Services there are; machines: names of
+    those that are no nodes.
     """
     objects = list(objects)
     new = {_name(thing) for thing in objects if thing["kind"] == "Service"}
@@ -31,6 +39,8 @@ def check(objects: Iterable[Object], nodes: Iterable[str], services: IPv4Network
         if thing["kind"] == "Service":
             _service(thing, services, taken)
             _node_ports(thing, ports)
+        elif thing["kind"] == "Node":
+            _node(thing, machines)
         elif thing["kind"] == "Pod":
             _pod(thing, _where(thing), known)
         elif thing["kind"] in _TEMPLATED:
@@ -70,6 +80,15 @@ def _name(thing: Object) -> str:
 
 def _where(thing: Object) -> str:
     return f"{thing['kind']} {_name(thing)}"
+
+
+def _node(node: Object, machines: Collection[str]) -> None:
+    """Its name is a machine's here, and that of a folder with sockets, whose paths are short (unix(7))."""
+    name = node["metadata"]["name"]
+    if not is_label(name):
+        raise InputError(f"Node {name}: metadata.name", "cannot be a machine's name", DNS_LABEL)
+    if name in machines:
+        raise InputError(f"Node {name}: metadata.name", "is a switch's or the client's", "a name of its own")
 
 
 def _ports_of_nodes(service: Object) -> Iterator[tuple[str, int]]:

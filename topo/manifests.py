@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 from referencing import Registry, Resource
 
-from topo import calico_rules, ingress_rules, manifest_rules, policy_rules, policy_schemas
+from topo import calico_rules, ingress_rules, manifest_rules, policy_rules, policy_schemas, text_rules
 from topo.cluster.errors import InputError
 from topo.cluster.store import kind_of
 from topo.manifest_rules import Problem
@@ -189,6 +189,7 @@ def _checked(item: _Item, version: str) -> dict[str, Any]:
     calico_rules.fill_defaults(thing)
     for problem in itertools.chain(
         manifest_rules.problems(thing),
+        text_rules.problems(thing),
         ingress_rules.problems(thing, item.value),
         policy_rules.problems(thing),
         calico_rules.problems(thing),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scenarios.cli import Command
 from scenarios.cli.common import json_option, lab_option, print_json
+from scenarios.cli.terminal import printable
 from scenarios.lab.socket import ask
 from topo import manifests
 
@@ -24,11 +25,11 @@ def _arguments(parser: ArgumentParser) -> None:
 def _run(arguments: Namespace) -> int:
     loaded = manifests.load(arguments.files)
     for one in loaded.ignored:
-        print(f"ignored: {one.where}: {one.kind} {one.name}", file=sys.stderr)
+        print(printable(f"ignored: {one.where}: {one.kind} {one.name}"), file=sys.stderr)
     done = ask(arguments.lab, {"verb": "apply", "objects": list(loaded.objects), "wait": arguments.wait})
     for one in done:
         for text in one["warnings"]:
-            print(f"warning: {one['kind']} {one['name']}: {text}", file=sys.stderr)
+            print(printable(f"warning: {one['kind']} {one['name']}: {text}"), file=sys.stderr)
     if arguments.json:
         print_json(done)
     else:

@@ -35,7 +35,7 @@ def _run(arguments: Namespace) -> int:
                 "ok" if one["ok"] else "failed",
                 said or (json.dumps(one["result"]) if "result" in one else ""),
             )
-        console().print(shown, markup=False)
+        console().print(shown)
     return 0 if all(one["ok"] for one in found) else 1
 
 

@@ -29,9 +29,13 @@ def json_option(parser: ArgumentParser) -> None:
 
 
 def console(stream: Any = None) -> Console:
-    """For people; as wide as it needs to be where there is no terminal to fit."""
-    out = Console(file=stream or sys.stdout, highlight=False)
-    return out if out.is_terminal else Console(file=stream or sys.stdout, highlight=False, width=200)
+    """For people; as wide as it needs to be where there is no terminal to fit.
+
+    What is printed is text: brackets and colons in it, which a manifest may have, mean nothing.
+    """
+    plain: dict[str, Any] = {"file": stream or sys.stdout, "highlight": False, "markup": False, "emoji": False}
+    out = Console(**plain)
+    return out if out.is_terminal else Console(**plain, width=200)
 
 
 def table(title: str, *columns: str) -> Table:
@@ -50,7 +54,7 @@ def print_json(value: Any) -> None:
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Progress]:
     """A line that tells how far it is, on a terminal; silence elsewhere."""
-    out = Console(stderr=True)
+    out = Console(stderr=True, markup=False, emoji=False)
     if quiet or not out.is_terminal:
         yield lambda _: None
         return

@@ -48,7 +48,7 @@ def _run(arguments: Namespace) -> int:
         shown.add_row("", "", row.verdict, style="dim")
     out.print(shown)
     for text in (*compared.notes, comparison.METHOD):
-        out.print(text, markup=False)
+        out.print(text)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
-from rich.markup import escape
+from rich.text import Text
 
 from scenarios.cli import Command
 from scenarios.cli.common import console, json_option, print_json, table
@@ -23,8 +23,8 @@ def _run(arguments: Namespace) -> int:
     else:
         shown = table("", "part", "there", "detail", "needed for", "if it is missing")
         for one in found:
-            mark = "[green]yes[/]" if one.there else "[red]no[/]"
-            shown.add_row(one.part, mark, escape(one.detail), one.needed, "" if one.there else escape(one.remedy))
+            mark = Text("yes", "green") if one.there else Text("no", "red")
+            shown.add_row(one.part, mark, one.detail, one.needed, "" if one.there else one.remedy)
         console().print(shown)
     platform.require()
     return 0

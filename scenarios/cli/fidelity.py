@@ -52,17 +52,17 @@ def _run(arguments: Namespace) -> int:
     out = console()
     for claim in known:
         for one in (one for one in judged if one.claim == claim.id):
-            out.print(f"[{_STYLES[one.verdict]}]{one.verdict}[/]", end=" ")
-            out.print(f"{claim.id}: {claim.statement}", markup=False)
+            out.print(one.verdict, style=_STYLES[one.verdict], end=" ")
+            out.print(f"{claim.id}: {claim.statement}")
             for title, text in (("published", one.published), ("measured", one.measured), ("why", one.why)):
                 if text:
-                    out.print(f"    {title:<10}{text}", markup=False)
-            out.print(f"    {'source':<10}{claim.section['source']}; run {one.run}", markup=False, style="dim")
+                    out.print(f"    {title:<10}{text}")
+            out.print(f"    {'source':<10}{claim.section['source']}; run {one.run}", style="dim")
     for claim in missing:
-        out.print(f"not measured {claim.id}: {claim.statement} (scenario {claim.scenario})", markup=False, style="dim")
+        out.print(f"not measured {claim.id}: {claim.statement} (scenario {claim.scenario})", style="dim")
     for run, result in runs.items():
         for text in (shaping(result.lab), *(f"Warning: {text}" for text in result.warnings)):
-            out.print(f"{run}: {text}", markup=False, style="dim")
+            out.print(f"{run}: {text}", style="dim")
     shown = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _STYLES)
     out.print(f"{len(known)} claims: {shown}, {len(missing)} not measured by these runs")
     return 1 if counts[fidelity.FAILS] else 0

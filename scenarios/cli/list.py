@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 import scenarios
@@ -57,7 +56,7 @@ def _table(title: str, entries: Mapping[str, Any]) -> Table:
         shown = table(title, "name", "")
         lines = tuple(entries.items())
     for line in lines:
-        shown.add_row(*map(escape, line))
+        shown.add_row(*line)
     return shown
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from controllers.registry import discover
 from scenarios import cli
 from scenarios.cli import Command
+from scenarios.cli.terminal import printable
 from scenarios.lab.socket import LabError
 from topo.cluster.errors import UserError
 
@@ -52,10 +53,10 @@ def run(words: Sequence[str]) -> int:
     try:
         return int(arguments.run(arguments))
     except LabError as error:
-        print(f"mininetes: {error}", file=sys.stderr)
+        print(printable(f"mininetes: {error}"), file=sys.stderr)
         return error.status
     except UserError as error:
-        print(f"mininetes: {error}", file=sys.stderr)
+        print(printable(f"mininetes: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of our output went away (head, less); nothing more can be said to it.

@@ -189,12 +189,12 @@ def _show(done: list[Outcome]) -> None:
     out = console()
     for outcome in done:
         if outcome.skipped:
-            out.print(f"skipped  {outcome.case.file}: {outcome.case.name}: {outcome.skipped}", markup=False)
+            out.print(f"skipped  {outcome.case.file}: {outcome.case.name}: {outcome.skipped}")
         elif not outcome.passed:
-            out.print(f"FAILED   {outcome.case.file}: {outcome.case.name}", markup=False)
+            out.print(f"FAILED   {outcome.case.file}: {outcome.case.name}")
             for d in outcome.differences[:_SHOWN]:
                 said = "allowed, but refused" if d.expected else "refused, but allowed"
-                out.print(f"           step {d.step}: {d.probe} should be {said}", markup=False)
+                out.print(f"           step {d.step}: {d.probe} should be {said}")
             if len(outcome.differences) > _SHOWN:
                 out.print(f"           and {len(outcome.differences) - _SHOWN} more pairs")
     found = table("", "file", "cases", "passed", "failed", "skipped", "pairs", "seconds")

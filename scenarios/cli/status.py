@@ -6,10 +6,10 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from scenarios.cli import Command
 from scenarios.cli.common import console, json_option, lab_option, print_json, table
+from scenarios.cli.terminal import printable
 from scenarios.lab.socket import ask
 
 
@@ -31,7 +31,7 @@ def show(status: dict[str, Any], out: Console) -> None:
     """Print a status for people."""
     fabric = status["fabric"]
     out.print(
-        f"lab [bold]{escape(status['lab'])}[/]: CNI {escape(status['cni'])}, proxy mode {escape(status['proxy'])}, "
+        f"lab {status['lab']}: CNI {status['cni']}, proxy mode {status['proxy']}, "
         f"{status['datapath']} datapath, {fabric['shape']} fabric of {len(fabric['switches'])} switches"
     )
     nodes = table("nodes", "name", "state", "address", "pod CIDR", "pods", "attached to")
@@ -67,9 +67,9 @@ def show(status: dict[str, Any], out: Console) -> None:
             out.print(f"note: {node['name']} reaches {peer} through {relay}")
     for title in ("notes", "warnings", "waiting"):
         for text in status[title]:
-            out.print(f"{title.rstrip('s')}: {escape(text)}")
+            out.print(f"{title.rstrip('s')}: {printable(text)}")
     for text in status["controller"]["errors"]:
-        out.print(f"controller: {escape(text)}")
+        out.print(f"controller: {printable(text)}")
 
 
 COMMAND = Command(

@@ -13,6 +13,7 @@ from scenarios.cli import Command
 from scenarios.cli.common import console, json_option, print_json, progress
 from scenarios.cli.inputs import build_options, choices, configure, read
 from scenarios.cli.status import show
+from scenarios.cli.terminal import printable
 from scenarios.lab import session, verbs
 from topo.cluster.errors import UserError
 from topo.hosts import CommandLine
@@ -31,7 +32,7 @@ def _run(arguments: Namespace) -> int:
     config = configure(arguments, config)
     plan = session.plan(config, choices(arguments), objects)
     for text in ignored:
-        print(f"ignored: {text}", file=sys.stderr)
+        print(printable(f"ignored: {text}"), file=sys.stderr)
     if arguments.detach:
         return _detached(plan, arguments)
     with progress(arguments.json) as tell:

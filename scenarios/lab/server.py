@@ -34,9 +34,9 @@ class Server:
         fds: list[int] = []
         with connection:
             try:
-                request, fds = receive(connection)
-                if not is_owner(connection):
+                if not is_owner(connection):  # of whom nothing is even read
                     raise LabError("this lab belongs to another user", 2)
+                request, fds = receive(connection)
                 ending = request["verb"] == "down"  # answered first, for nothing answers afterwards
                 send(connection, result=self._answer(request, fds, connection))
                 if ending:

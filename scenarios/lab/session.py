@@ -15,7 +15,7 @@ from typing import Any
 from scenarios.lab import assemble, verbs
 from scenarios.lab import socket as labsocket
 from scenarios.lab.server import Server
-from topo import admission, capsule, platform
+from topo import admission, capsule, fabric, platform
 from topo.cluster.errors import UserError
 from topo.cluster.patience import patience
 from topo.cluster.store import Object
@@ -44,7 +44,8 @@ def plan(config: LabConfig, choices: assemble.Choices, objects: Sequence[Object]
     platform.require()
     parts = assemble.parts(config, choices)
     objects = [*assemble.dns(config, objects), *assemble.ingress(config, objects), *objects]
-    admission.check(objects, [n.name for n in config.nodes], config.service_subnet)
+    machines = (*(switch.name for switch in fabric.switches(config.fabric)), fabric.CLIENT)
+    admission.check(objects, [n.name for n in config.nodes], config.service_subnet, machines=machines)
     return Plan(config, parts, tuple(objects), labsocket.listen(config.name))
 
 

@@ -52,7 +52,7 @@ def running() -> list[str]:
 
 
 def is_owner(connection: socket.socket) -> bool:
-    """Whether the caller is the user who runs this lab (in a user namespace, that user is root here)."""
+    """Whether who is at the other end is the user who runs this (in a user namespace, that user is root here)."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return bool(struct.unpack("3i", credentials)[1] == os.getuid())
 
@@ -67,6 +67,8 @@ def ask(
         except ConnectionRefusedError as error:
             there = ", ".join(running()) or "none runs; `mininetes up` starts one"
             raise InputError(f"--lab {name}", "no such lab is running", f"one of: {there}") from error
+        if not is_owner(sock):  # anybody may listen at an abstract address, and would get what is sent to the lab
+            raise InputError(f"--lab {name}", "another user listens at its address", "another name")
         data = json.dumps(request).encode() + b"\n"
         with suppress(BrokenPipeError):  # refused already; the answer says why
             if fds:

@@ -42,7 +42,8 @@ class Request:
 
 def apply_objects(lab: Lab, objects: Sequence[Object]) -> list[dict[str, Any]]:
     """Store objects, all or (if one is refused) none. A Node that is new is built. Raises InputError."""
-    admission.check(objects, lab.nodes, lab.config.service_subnet, lab.store.list("Service"))
+    machines = (*lab.switches, *lab.outside)
+    admission.check(objects, lab.nodes, lab.config.service_subnet, lab.store.list("Service"), machines)
     for thing in objects:
         admission.check_change(lab.store.get(*key_of(thing)), thing)
     policies.check(lab.store, objects)

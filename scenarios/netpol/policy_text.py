@@ -22,23 +22,19 @@ def show_explanation(found: dict[str, Any], out: Console) -> None:
     ends = f"{found['source']} ({found['sourceIP']}) -> {found['target']} ({found['targetIP']})"
     for port in found["ports"]:
         where = port["protocol"] if port["protocol"] == "ICMP" else f"{port['protocol']}/{port['port']}"
-        out.print(f"{ends} {where}: {'allowed' if port['allowed'] else 'DENIED'}", markup=False)
+        out.print(f"{ends} {where}: {'allowed' if port['allowed'] else 'DENIED'}")
         for direction in ("egress", "ingress"):
             side = port[direction]
             who = found["source"] if direction == "egress" else found["target"]
-            out.print(
-                f"  {direction} of {who}: {'allowed' if side['allowed'] else 'denied'}: {side['why']}", markup=False
-            )
+            out.print(f"  {direction} of {who}: {'allowed' if side['allowed'] else 'denied'}: {side['why']}")
             if side["policies"]:
-                out.print(f"    selected by {', '.join(side['policies'])}", markup=False)
+                out.print(f"    selected by {', '.join(side['policies'])}")
             for seen in side["logged"]:
-                out.print(f"    {side['node']}: logged by {seen['rule']}: {seen['packets']} packets", markup=False)
+                out.print(f"    {side['node']}: logged by {seen['rule']}: {seen['packets']} packets")
             for flow in side["flows"]:
-                out.print(
-                    f"    {side['node']}: {flow['flow']}: {flow['packets']} packets", markup=False, soft_wrap=True
-                )
+                out.print(f"    {side['node']}: {flow['flow']}: {flow['packets']} packets", soft_wrap=True)
     if not found["enforced"]:
-        out.print(f"CNI {found['cni']} enforces no policies: none has an effect", markup=False)
+        out.print(f"CNI {found['cni']} enforces no policies: none has an effect")
 
 
 def show_log(found: list[dict[str, Any]], out: Console) -> None:
@@ -46,9 +42,9 @@ def show_log(found: list[dict[str, Any]], out: Console) -> None:
     for rule in found:
         where = ", ".join(f"{node} {count}" for node, count in rule["nodes"].items() if count)
         counted = f"{sum(rule['nodes'].values())} connections" + (f" ({where})" if where else "")
-        out.print(f"{rule['policy']} {rule['direction']} {rule['rule']}: {counted}", markup=False)
+        out.print(f"{rule['policy']} {rule['direction']} {rule['rule']}: {counted}")
     if not found:
-        out.print("no policy that is enforced here has a rule with action Log", markup=False)
+        out.print("no policy that is enforced here has a rule with action Log")
 
 
 def show_matrix(found: dict[str, Any], out: Console) -> None:
@@ -56,17 +52,17 @@ def show_matrix(found: dict[str, Any], out: Console) -> None:
     pods = found["pods"]
     width = max([len(p) for p in pods] or [0])
     for port in found["ports"]:
-        out.print(f"{port}: '.' reaches, 'X' does not, '-' has no such port", markup=False)
+        out.print(f"{port}: '.' reaches, 'X' does not, '-' has no such port")
         rows = found["expected"].get(port, {})
         seen = found.get("observed", {}).get(port, {})
         for i, source in enumerate(pods):
             cells = [_cell(rows.get(source, {}).get(t), seen.get(source, {}).get(t)) for t in pods]
-            out.print(f"  {i:>3} {source:<{width}}  {' '.join(cells)}", markup=False, soft_wrap=True)
+            out.print(f"  {i:>3} {source:<{width}}  {' '.join(cells)}", soft_wrap=True)
         out.print("  " + " " * (width + 6) + " ".join(str(i % 10) for i in range(len(pods))), soft_wrap=True)
     for text in found.get("differences", ()):
-        out.print(f"packets say otherwise: {text}", markup=False)
+        out.print(f"packets say otherwise: {text}")
     if not found["enforced"]:
-        out.print(f"CNI {found['cni']} enforces no policies: none has an effect", markup=False)
+        out.print(f"CNI {found['cni']} enforces no policies: none has an effect")
 
 
 def _cell(expected: bool | None, seen: bool | None) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
+from scenarios.report import markdown as md
 from scenarios.report import traits
 
 if TYPE_CHECKING:
@@ -128,24 +128,25 @@ def shaping(lab: Mapping[str, object]) -> str:
 
 def markdown(result: Result, plots: Sequence[str] = ()) -> str:
     """The report. plots: file names of images to show."""
-    lines = [f"# {result.scenario}", "", f"Started {result.started} by `{result.command}`.", "", shaping(result.lab)]
-    lines += [line for text in result.warnings for line in ("", f"**Warning:** {text}")]
+    lines = [f"# {md.text(result.scenario)}", "", f"Started {md.text(result.started)} by {md.code(result.command)}."]
+    lines += ["", shaping(result.lab)]
+    lines += [line for said in result.warnings for line in ("", f"**Warning:** {md.text(said)}")]
     for own in result.tables:
-        lines += ["", f"## {own.title}", "", _line(own.columns), _line("---" for _ in own.columns)]
-        lines += [_line(row) for row in own.rows]
+        lines += ["", f"## {md.text(own.title)}", "", md.line(own.columns), md.line("---" for _ in own.columns)]
+        lines += [md.line(row) for row in own.rows]
     for kind, group in groupby(rows(result), key=lambda row: row.kind):
-        lines += ["", f"## {kind}", "", _line(COLUMNS), _line("---" for _ in COLUMNS)]
-        lines += [_line(row.cells()) for row in group]
+        lines += ["", f"## {md.text(kind)}", "", md.line(COLUMNS), md.line("---" for _ in COLUMNS)]
+        lines += [md.line(row.cells()) for row in group]
     if costs := cost_rows(result):
-        lines += ["", "## What the lab used", "", _line(costs[0]), _line("---" for _ in costs[0])]
-        lines += [_line(row) for row in costs[1:]]
+        lines += ["", "## What the lab used", "", md.line(costs[0]), md.line("---" for _ in costs[0])]
+        lines += [md.line(row) for row in costs[1:]]
     lines += ["", LEGEND]
     lines += _networks(result.lab.get("traits"))
-    lines += [text for plot in plots for text in ("", f"![{plot.removesuffix('.svg')}]({plot})")]
+    lines += [line for plot in plots for line in ("", f"![{plot.removesuffix('.svg')}]({plot})")]
     if result.notes:
-        lines += ["", "## Notes", "", *(f"- {note}" for note in result.notes)]
-    lines += ["", "## Measured on", "", _line(("what", "value")), _line(("---", "---"))]
-    lines += [_line((key, plain(value))) for key, value in result.environment.items()]
+        lines += ["", "## Notes", "", *(f"- {md.text(note)}" for note in result.notes)]
+    lines += ["", "## Measured on", "", md.line(("what", "value")), md.line(("---", "---"))]
+    lines += [md.line((key, plain(value))) for key, value in result.environment.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -185,7 +186,7 @@ def text_tables(result: Result) -> list[Table]:
     for own in result.tables:
         shown = Table(*own.columns, title=own.title, box=box.SIMPLE_HEAD)
         for row in own.rows:
-            shown.add_row(*map(escape, row))
+            shown.add_row(*row)
         found.append(shown)
     return found
 
@@ -254,10 +255,6 @@ def number(value: float, unit: str) -> str:
     scaled = value / shown_unit(unit)[0]
     digits = 0 if scaled >= 100 else 1 if scaled >= 10 else 2 if scaled >= 1 else 3
     return f"{scaled:.{digits}f}"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def plain(value: object) -> str:

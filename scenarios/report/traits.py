@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from controllers.cni import Cni, Traits
+from scenarios.report.markdown import line
 
 FABRIC_MTU = 1500
 COLUMNS = (
@@ -60,4 +61,4 @@ def rows(found: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
 def markdown(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The same as lines of a Markdown table."""
     lines = [COLUMNS, ("---",) * len(COLUMNS), *rows(found)]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return [line(one) for one in lines]

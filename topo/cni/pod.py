@@ -32,13 +32,13 @@ class BadPod(Exception):
 
 def args(pod: Mapping[str, Any]) -> dict[str, str]:
     """CNI_ARGS as container runtimes write it for a kubelet."""
-    meta = pod["metadata"]
+    meta, uid = pod["metadata"], container_id(pod)
     return {
         "IgnoreUnknown": "1",
         "K8S_POD_NAMESPACE": meta["namespace"],
         "K8S_POD_NAME": meta["name"],
-        "K8S_POD_INFRA_CONTAINER_ID": meta["uid"],
-        "K8S_POD_UID": meta["uid"],
+        "K8S_POD_INFRA_CONTAINER_ID": uid,
+        "K8S_POD_UID": uid,
     }
 
 
