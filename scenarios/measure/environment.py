@@ -77,7 +77,8 @@ def cpu_bound(busy: Mapping[str, float]) -> list[str]:
     busy: percent of the machine's CPUs, whoever used them, by what was measured.
     """
     found = [f"{name} ({percent:.0f} %)" for name, percent in busy.items() if percent >= BUSY]
-    return [f"The machine's CPUs were the limit, or waited for, in: {', '.join(found)}."] if found else []
+    where = "everything that was measured" if len(found) == len(busy) > 1 else ", ".join(found)
+    return [f"The machine's CPUs were the limit, or waited for, in {where}."] if found else []
 
 
 def version(output: str | None) -> str | None:

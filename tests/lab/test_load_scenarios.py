@@ -66,3 +66,15 @@ def test_a_neighbour_gets_what_its_annotations_leave_it(tmp_path: Path) -> None:
     # Of a link of 8 Mbit/s a quarter, and the burst of a tenth of a second; 9.6 Mbit/s are sent.
     assert set(arrived) == {"egress held, udp", "ingress held, udp"}
     assert all(0.8e6 < rate < 2.2e6 for rate in arrived.values())
+
+
+def test_virtual_devices_are_told_apart_by_what_they_do_to_a_packet(tmp_path: Path) -> None:
+    small = ("devices=TAP,routed,iptables filter 10000,OVS kernel", "offload=off")
+    found = scenario(tmp_path, "virtual-devices", *small, words=("--no-dns", "--seconds", "0.05"))
+    times = medians(found, "icmp_rtt")
+    # Every packet passes 10,000 rules, there and back.
+    assert times["iptables filter 10000, offload off"] > 4 * times["routed, offload off"]
+    assert medians(found, "cpu_per_gbit")["TAP, offload off"] > 0
+    rows = {row[0]: row for row in found["tables"][0]["rows"]}
+    missing = [note for note in found["notes"] if note.startswith("OVS kernel is left out: ")]
+    assert rows["OVS kernel"][1] == "off" or "openvswitch" in missing[0]

@@ -204,3 +204,32 @@ say(cost=asdict(cost))
         "memory_growth": 0,
         "ended": 0,
     }
+
+
+def test_every_kind_of_device_carries_packets_and_leaves_nothing() -> None:
+    found = in_capsule("""
+from contextlib import ExitStack
+from scenarios.measure import device_pairs
+from topo import capsule
+from topo.cluster.errors import PlatformError
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+capsule.RUN.mkdir()
+lost, missing, obeyed = {}, {}, {}
+for name, build in device_pairs.KINDS.items():
+    with ExitStack() as stack:
+        try:
+            pair = build(stack)
+            obeyed[name] = device_pairs.set_offload(pair, False)
+            run = suite.request_response(pair.client, pair.server, "tcp", seconds=0.02, address=pair.address, port=7001)
+            lost[name] = run.lost if run.values else run.problem
+        except PlatformError as problem:
+            missing[name] = str(problem)
+files = [str(file) for file in capsule.RUN.iterdir()]
+say(lost=lost, missing=missing, obeyed=obeyed, files=files)
+""")
+    print(found["missing"])
+    assert found["lost"] == dict.fromkeys(found["lost"], 0) and found["files"] == []
+    # What every machine of a lab has; the others say what they lack.
+    assert {"veth", "TAP", "OVS userspace", "routed"} <= set(found["lost"])
+    assert all(": " in why for why in found["missing"].values())
+    assert [name for name, did in found["obeyed"].items() if not did] in ([], ["macvlan"])
