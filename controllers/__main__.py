@@ -8,9 +8,9 @@ import logging
 import sys
 from pathlib import Path
 
-from controllers.app import Mininetes
 from controllers.channel import Channel
 from controllers.lablink import LabLink
+from controllers.registry import look_in
 from controllers.ryu_compat import app_manager, hub
 
 OURS = "mininetes"
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     # Here and not on import: whoever only wants bytes (tests, benchmarks) keeps threads and sockets as they are.
     hub.patch()
     Channel.run, LabLink.path = arguments.run, arguments.lab
-    Mininetes.plugins = tuple(arguments.plugins)
+    look_in(arguments.plugins)
     wanted = arguments.controller or [OURS]
     apps = ["controllers.channel"] + ["controllers.app" if name == OURS else name for name in wanted]
     manager = app_manager.AppManager.get_instance()

@@ -41,14 +41,12 @@ class Mininetes(app_manager.RyuApp):
 
     OFP_VERSIONS = [ofp.OFP_VERSION]
     _CONTEXTS = {"lab": LabLink}
-    # Folders with a user's own CNIs and proxy modes; set once by controllers.__main__.
-    plugins: tuple[Path, ...] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lab: LabLink = kwargs["lab"]
-        self.cnis = discover(cnis, "CNI", self.plugins)
-        self.proxies = discover(proxies, "PROXY", self.plugins)
+        self.cnis = discover(cnis, "CNI")
+        self.proxies = discover(proxies, "PROXY")
         self.bridges: dict[tuple[str, str], BridgeSync] = {}
         self.checked: set[tuple[str, str]] = set()
         self.lab.on_bookmark.append(self._changed)

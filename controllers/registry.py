@@ -7,15 +7,24 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from topo.cluster.errors import InputError
 
+# Folders with the user's own (--plugins), where this process looks too; as sys.path, there is one for all of it.
+FOLDERS: list[Path] = []
 
-def discover(package: ModuleType, attribute: str, plugins: Sequence[Path] = ()) -> dict[str, Any]:
-    """Every value named `attribute` in the package's modules and in the *.py files of the plugin folders.
+
+def look_in(folders: Sequence[Path]) -> None:
+    """These are the user's folders."""
+    FOLDERS[:] = [folder.resolve() for folder in folders]
+
+
+def discover(package: ModuleType, attribute: str) -> dict[str, Any]:
+    """Every value named `attribute` in the package's modules and in the *.py files of the user's folders.
 
     Returns them by their own .name, sorted. Raises InputError where a plugin cannot be imported, a folder is
     missing, or two files claim one name.
@@ -24,7 +33,7 @@ def discover(package: ModuleType, attribute: str, plugins: Sequence[Path] = ()) 
         importlib.import_module(f"{package.__name__}.{info.name}") for info in pkgutil.iter_modules(package.__path__)
     ]
     # Only files that set the name are imported: a scenario has no business in the controller's process.
-    modules += [_plugin(file) for folder in plugins for file in _files(folder) if _sets(file, attribute)]
+    modules += [_plugin(file) for folder in FOLDERS for file in _files(folder) if _sets(file, attribute)]
     found: dict[str, tuple[Any, str]] = {}
     for module in modules:
         value = getattr(module, attribute, None)
@@ -61,6 +70,7 @@ def _sets(file: Path, name: str) -> bool:
     return any(isinstance(target, ast.Name) and target.id == name for target in targets)
 
 
+@cache
 def _plugin(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"mininetes_plugin_{file.stem}", file)
     assert spec is not None and spec.loader is not None  # a .py file always has a loader

@@ -86,7 +86,7 @@ class Cost:
 
     count: int
     flows: int
-    compiled: float | None
+    compiled: float
     applied: float
     measurements: tuple[Measurement, ...]
     denied: tuple[float, ...]
@@ -189,7 +189,7 @@ _KINDS: dict[str, Callable[[Place, Place, float], suite.Run]] = {
 
 
 def _enforces(config: LabConfig) -> bool:
-    """Of a CNI that is not ours (--plugins) the lab itself will say."""
+    """Whether some variant does; a CNI that there is not is for the lab to refuse."""
     cni = discover(cnis, "CNI").get(config.cni)
     return cni is None or any(traits.enforces for traits in cni.variants.values())
 
@@ -260,12 +260,9 @@ def _policy_flows(lab: Lab, node: str) -> int:
     return sum(any(f"table={n}," in line for n in numbers) for line in lines)
 
 
-def _compiled(lab: Lab) -> float | None:
-    """Milliseconds for the flows of all nodes, from the store's objects; None if the CNI or mode is none of ours."""
-    cni = discover(cnis, "CNI").get(lab.config.cni)
-    proxy = discover(proxies, "PROXY").get(lab.parts.proxy_mode)
-    if cni is None or proxy is None:
-        return None
+def _compiled(lab: Lab) -> float:
+    """Milliseconds for the flows of all nodes, from the store's objects."""
+    cni, proxy = discover(cnis, "CNI")[lab.config.cni], discover(proxies, "PROXY")[lab.parts.proxy_mode]
     began = time.perf_counter()
     state = ClusterState()
     for thing in lab.store:

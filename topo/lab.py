@@ -57,8 +57,6 @@ class Parts:
     tables: Tables
     datapath: str
     seed: int = 0
-    # Folders with the user's own CNIs and proxy modes.
-    plugins: Sequence[Path] = ()
     proxy_mode: str = ""
     # What policies the CNI enforces, as KIND/DIRECTION.
     enforces: tuple[str, ...] = ()

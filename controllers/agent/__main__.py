@@ -25,7 +25,7 @@ from controllers.agent.node import NodeAgent, Report
 from controllers.agent.nodeports import NodePorts
 from controllers.cni import Cni
 from controllers.proxy import Annotating, NodePart, Proxy
-from controllers.registry import discover
+from controllers.registry import discover, look_in
 from controllers.state import ClusterState, NodeView
 from topo.cluster.wiring import PID
 
@@ -35,12 +35,12 @@ LOG = logging.getLogger("mininetes")
 class Agent:
     """Follows the lab's objects."""
 
-    def __init__(self, path: str, run: Path, plugins: tuple[Path, ...]) -> None:
+    def __init__(self, path: str, run: Path) -> None:
         self.state, self.run_folder = ClusterState(), run
         self.pids: dict[str, int] = {}
         self.nodes: dict[str, NodeAgent] = {}
-        self.proxies: dict[str, Proxy] = discover(proxies, "PROXY", plugins)
-        self.cnis: dict[str, Cni] = discover(cnis, "CNI", plugins)
+        self.proxies: dict[str, Proxy] = discover(proxies, "PROXY")
+        self.cnis: dict[str, Cni] = discover(cnis, "CNI")
         self._lock = threading.Lock()
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.connect(path)
@@ -108,7 +108,8 @@ def main() -> None:
     parser.add_argument("--plugins", type=Path, action="append", default=[])
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s: %(message)s")
-    agent = Agent(arguments.lab, arguments.run, tuple(arguments.plugins))
+    look_in(arguments.plugins)
+    agent = Agent(arguments.lab, arguments.run)
     agent.run()
     LOG.info("the lab closed its line; the agent ends")
     os._exit(0)  # its threads serve for ever

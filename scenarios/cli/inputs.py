@@ -107,4 +107,4 @@ def _is_lab_file(path: Path) -> bool:
 def choices(arguments: Namespace) -> assemble.Choices:
     """The options that are not configuration."""
     apps = tuple(arguments.controller or (assemble.OURS,))
-    return assemble.Choices(apps, tuple(arguments.plugins), arguments.datapath, arguments.seed)
+    return assemble.Choices(apps, arguments.datapath, arguments.seed)

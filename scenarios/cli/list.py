@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from scenarios.report import traits
 from topo import platform
 
 # Each looked for only if it is shown: trying what the kernel has takes a while.
-_KINDS: Mapping[str, Callable[[Sequence[Path]], Mapping[str, Any]]] = {
-    "scenarios": lambda plugins: {n: _scenario(s) for n, s in discover(scenarios, "SCENARIO", plugins).items()},
-    "cni": lambda plugins: {name: traits.data(one) for name, one in assemble.cni_traits(plugins).items()},
+_KINDS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
+    "scenarios": lambda: {name: _scenario(one) for name, one in discover(scenarios, "SCENARIO").items()},
+    "cni": lambda: {name: traits.data(one) for name, one in assemble.cni_traits().items()},
     "proxy": assemble.proxy_modes,
-    "kernel": lambda _: {f.part: f"{'yes' if f.there else 'no'}: {f.needed}" for f in platform.findings()},
-    "labs": lambda _: dict.fromkeys(running(), "running"),
+    "kernel": lambda: {f.part: f"{'yes' if f.there else 'no'}: {f.needed}" for f in platform.findings()},
+    "labs": lambda: dict.fromkeys(running(), "running"),
 }
 
 
@@ -37,7 +37,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     wanted = [arguments.what] if arguments.what else list(_KINDS)
-    found = {what: _KINDS[what](arguments.plugins) for what in wanted}
+    found = {what: _KINDS[what]() for what in wanted}
     if arguments.json:
         print_json(found)
         return 0

@@ -8,8 +8,9 @@ import os
 import pkgutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from controllers.registry import discover
+from controllers.registry import discover, look_in
 from scenarios import cli
 from scenarios.cli import Command
 from scenarios.cli.terminal import printable
@@ -50,6 +51,7 @@ def parser(wanted: str = "") -> argparse.ArgumentParser:
 def run(words: Sequence[str]) -> int:
     """Run one verb; its exit status, 2 for a user's error."""
     arguments = parser(words[0] if words else "").parse_args(words)
+    look_in([Path(folder) for folder in getattr(arguments, "plugins", ())])
     try:
         return int(arguments.run(arguments))
     except LabError as error:

@@ -68,7 +68,7 @@ def prepare(arguments: Namespace) -> tuple[Scenario | Comparison, LabConfig, Seq
     """The scenario, the lab that was asked for, and more objects for it, all checked. Raises InputError."""
     if arguments.repeats < 1 or arguments.seconds <= 0:
         raise InputError("--repeats, --seconds", "nothing would be measured", "1 or more, and more than 0")
-    found = discover(scenarios, "SCENARIO", arguments.plugins)
+    found = discover(scenarios, "SCENARIO")
     scenario: Scenario | Comparison = choose(found, arguments.scenario, "scenario", "run")
     arguments.lab = arguments.lab or scenario.name
     config, objects, _ = read(arguments.files)
@@ -162,7 +162,7 @@ def _lab(lab: Lab, arguments: Namespace) -> dict[str, object]:
     for name in ("pod_subnet", "service_subnet", "node_subnet"):
         config[name] = str(config[name])
     config["load_balancer_pool"] = str(config["load_balancer_pool"] or "")
-    more = {"topology": topology.describe(lab), "traits": assemble.traits_of(lab.config, arguments.plugins)}
+    more = {"topology": topology.describe(lab), "traits": assemble.traits_of(lab.config)}
     return {**config, "pod_mtu": lab.parts.network.mtu, **more}
 
 

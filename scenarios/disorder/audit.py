@@ -53,8 +53,8 @@ def wanted(lab: Lab) -> dict[Bridge, Program]:
     for thing in lab.store:
         state.apply(thing["kind"], "ADDED", thing)
     assert state.lab is not None
-    cni = discover(cnis, "CNI", lab.parts.plugins)[state.lab.cni]
-    proxy = discover(proxies, "PROXY", lab.parts.plugins)[state.lab.proxy_mode]
+    cni = discover(cnis, "CNI")[state.lab.cni]
+    proxy = discover(proxies, "PROXY")[state.lab.proxy_mode]
     found: dict[Bridge, Program] = {}
     for name in state.nodes:
         view = state.node_view(name)

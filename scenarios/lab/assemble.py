@@ -15,7 +15,7 @@ from controllers.bgp import outside, tor
 from controllers.cni import Cni, Traits
 from controllers.flow.tables import PIPELINES
 from controllers.proxy import Proxy
-from controllers.registry import choose, discover
+from controllers.registry import FOLDERS, choose, discover
 from scenarios.report import traits
 from topo import fabric, platform, podnetwork, routers
 from topo.addons.dns import objects as cluster_dns
@@ -33,19 +33,18 @@ OURS = "mininetes"
 class Choices:
     """What a user may choose besides the lab's configuration.
 
-    controllers: "mininetes" or files with Ryu applications; plugins: folders; datapath: auto, netdev or system.
+    controllers: "mininetes" or files with Ryu applications; datapath: auto, netdev or system.
     """
 
     controllers: tuple[str, ...] = (OURS,)
-    plugins: tuple[Path, ...] = ()
     datapath: str = "auto"
     seed: int = 0
 
 
 def parts(config: LabConfig, choices: Choices) -> Parts:
     """Everything the lab needs to know of the controllers. Raises InputError for names that there are not."""
-    cni = choose(discover(cnis, "CNI", choices.plugins), config.cni, "CNI", "--cni or mininetes.cni")
-    modes = discover(proxies, "PROXY", choices.plugins)
+    cni = choose(discover(cnis, "CNI"), config.cni, "CNI", "--cni or mininetes.cni")
+    modes = discover(proxies, "PROXY")
     mode = config.proxy_mode or cni.proxy
     proxy = choose(modes, mode, "proxy mode", "--proxy or networking.kubeProxyMode")
     for key in cni.proxy_options:
@@ -68,9 +67,9 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
     command, agent = [sys.executable, "-m", "controllers"], [sys.executable, "-m", "controllers.agent"]
     for app in choices.controllers:
         command += ["--controller", app if app == OURS else str(Path(app).resolve())]
-    for folder in choices.plugins:
-        command += ["--plugins", str(folder.resolve())]
-        agent += ["--plugins", str(folder.resolve())]
+    for folder in FOLDERS:
+        command += ["--plugins", str(folder)]
+        agent += ["--plugins", str(folder)]
     network = _network(cni, proxy, config)
     return Parts(
         network=network,
@@ -80,7 +79,6 @@ def parts(config: LabConfig, choices: Choices) -> Parts:
         tables={bridge: tuple((t.number, t.name) for t in tables) for bridge, tables in PIPELINES.items()},
         datapath=platform.choose_datapath(choices.datapath),
         seed=choices.seed,
-        plugins=choices.plugins,
         outside=(*_outside(config, routing), *_own(cni, config)),
         routers=_routers(config, routing),
         caveats=(
@@ -219,17 +217,17 @@ def dns(config: LabConfig, objects: Sequence[Object]) -> list[Object]:
     return cluster_dns.missing(objects, config.service_subnet, upstream)
 
 
-def cni_traits(plugins: Sequence[Path]) -> dict[str, Traits]:
+def cni_traits() -> dict[str, Traits]:
     """Of every CNI and variant, by "NAME VARIANT"."""
-    return traits.by_variant(discover(cnis, "CNI", plugins))
+    return traits.by_variant(discover(cnis, "CNI"))
 
 
-def traits_of(config: LabConfig, plugins: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def traits_of(config: LabConfig) -> dict[str, dict[str, Any]]:
     """Of the CNI variant that a lab has, by its name, as data."""
-    cni = discover(cnis, "CNI", plugins)[config.cni]
+    cni = discover(cnis, "CNI")[config.cni]
     return {f"{config.cni} {cni.variant(config.cni_options)}": traits.data(cni.traits_of(config.cni_options))}
 
 
-def proxy_modes(plugins: Sequence[Path]) -> dict[str, str]:
+def proxy_modes() -> dict[str, str]:
     """Every proxy mode, with a line on it."""
-    return {name: proxy.description for name, proxy in discover(proxies, "PROXY", plugins).items()}
+    return {name: proxy.description for name, proxy in discover(proxies, "PROXY").items()}

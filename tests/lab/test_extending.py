@@ -77,3 +77,22 @@ def test_the_scenario_measures_and_saves_and_says_that_the_machine_was_busy(plug
     assert 0 < document["environment"]["veth_rr_us"][0] < measured["summary"]["p50"]
     machines = {m["name"]: m["pods"] for m in document["lab"]["topology"]["machines"]}
     assert "default/client" in machines["worker"] and "default/server" in machines["worker2"]
+
+
+def test_what_needs_bgp_says_that_the_cni_has_none(lab: RunningLab) -> None:
+    done = lab.ask("routes", "worker", ok=False)
+    assert done.returncode == 2 and "CNI hostgw speaks no BGP" in done.stderr
+
+
+def test_packets_do_what_its_traits_say(plugins: Path, tmp_path: Path) -> None:
+    words = ("--plugins", str(plugins), "--option", "cnis=hostgw", "--results", str(tmp_path), "--json")
+    done = mininetes("run", "cni-traits", *words, timeout=120)
+    assert done.returncode == 0, done.stderr + done.stdout[-2000:]
+    assert all(row[0] == "hostgw static" for row in json.loads(done.stdout)["tables"][0]["rows"])
+
+
+def test_the_kernel_routes_for_it_too(start_lab: StartLab, plugins: Path) -> None:
+    manifest = str(MANIFESTS / "guestbook.yaml")
+    other = start_lab("--plugins", str(plugins), "--cni", "hostgw", "--proxy", "kernel-nftables", manifest)
+    service = next(s["clusterIP"] for s in other.status()["services"] if s["name"] == "frontend")
+    assert "pod" in json.loads(other.exec("redis-master", "curl", "-s", "-m", "5", f"http://{service}/"))
