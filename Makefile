@@ -20,7 +20,7 @@ BUILD := setuptools==67.6.1 wheel
 VM_PACKAGES := qemu-system-x86 mmdebstrap squashfs-tools-ng debian-archive-keyring uidmap
 VM_RELEASE ?= bookworm
 VM_LIMIT ?= 3600
-TESTS ?= -m kernel tests/lab/test_stock_kernel.py tests/switch/test_transports.py
+TESTS ?= tests/lab/test_stock_kernel.py tests/switch/test_transports.py
 VM = $(PYTHON) -m vm --release $(VM_RELEASE) --packages "$(PACKAGES)" --build "$(BUILD)" --limit $(VM_LIMIT)
 OPTIONS := $(if $(CNI),--cni $(CNI)) $(if $(PROXY),--proxy $(PROXY)) $(if $(NODES),--nodes $(NODES)) \
            $(if $(DATAPATH),--datapath $(DATAPATH)) $(if $(LAB),--lab $(LAB)) $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from vm.recipe import RELEASES, recipe
 HERE = Path(__file__).parent
 # Limits of time in the machine are so many times as long (topo/cluster/patience.py).
 SLOWNESS = "MININETES_SLOWNESS"
+VERBS = ("run", "test", "shell", "ran")
 # Reports of tests, inside and outside, that `ran` compares.
 REPORTS, HOST = Path(".cache/reports"), "host"
 
@@ -27,22 +29,20 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--build", default="", help="what builds Python packages, as the Makefile lists it")
     parser.add_argument("--memory", type=int, default=4096, help="of the machine, MB")
     parser.add_argument("--limit", type=float, default=3600, help="seconds that a command may take")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("shell", help="a prompt")
-    verbs.add_parser("ran", help="what ran where")
-    for verb, text in (("run", "a command"), ("test", "pytest, with a report")):
-        verbs.add_parser(verb, help=text).add_argument("command", nargs=argparse.REMAINDER)
+    # The rest of the line, options and all, belongs to what is run.
+    parser.add_argument("words", nargs=argparse.PARSER, choices=VERBS, metavar="VERB ...", help=", ".join(VERBS))
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Do what is asked; the status of the command in the machine, 2 if there is none."""
     asked = arguments().parse_args(argv)
+    verb, *command = asked.words
     source = HERE.parent
     cache = source / ".cache" / "vm"
     cache.mkdir(parents=True, exist_ok=True)
     try:
-        if asked.verb == "ran":
+        if verb == "ran":
             first = source / REPORTS / f"{HOST}.xml"
             others = sorted(set(first.parent.glob("*.xml")) - {first})
             said, good = ran.lines([ran.read(file) for file in (first, *others)], {})
@@ -62,16 +62,17 @@ def main(argv: Sequence[str]) -> int:
             "TERM": os.environ.get("TERM", "dumb"),
             SLOWNESS: os.environ.get(SLOWNESS, str(processor.slowness)),
         }
-        if asked.verb == "shell":
+        if verb == "shell":
             return box.shell(environment)
-        command = asked.command
-        if asked.verb == "test":
+        if verb == "test":
             report = REPORTS / f"{asked.release}.xml"
             command = [".venv/bin/pytest", "-q", f"--junitxml={report}", *command]
         return box.run(command, asked.limit, environment)
     except (VmError, ValueError) as error:
         print(f"vm: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     finally:
         _give_back(cache.parent, source / "results")
 
@@ -84,4 +85,6 @@ def _give_back(*folders: Path) -> None:
 
 
 if __name__ == "__main__":
+    # Ended like this, too, we leave no machine and no folder behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))

@@ -46,12 +46,12 @@ def made(recipe: Recipe, source: Path, cache: Path) -> Image:
     folder, partial = cache / recipe.release, cache / f"{recipe.release}.partial"
     with _alone(cache / f"{recipe.release}.lock"):
         if not ready(folder, recipe.key()):
-            # What an interrupted build left; should the kernel still have something mounted there, that stays.
-            subprocess.run(["rm", "-rf", "--one-file-system", str(folder), str(partial)], check=True)
+            _remove(partial)
             partial.mkdir()
             print(f"making the image of a Debian machine ({recipe.release}) in {folder}: some minutes", flush=True)
             _build(recipe, source, partial)
             (partial / STAMP).write_text(json.dumps(_stamp(partial, recipe.key())))
+            _remove(folder)
             partial.rename(folder)
     return Image(folder / KERNEL, folder / INITRD, folder / ROOT)
 
@@ -92,6 +92,11 @@ def _build(recipe: Recipe, source: Path, folder: Path) -> None:
             raise VmError(f"no image could be made; the end of {log}:\n{last}")
     for done in (INIT, VENV, SOURCE):
         (folder / done).unlink()
+
+
+def _remove(folder: Path) -> None:
+    """An image, or what an interrupted build left; should the kernel still have something mounted there, that stays."""
+    subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], check=True)
 
 
 def _stamp(folder: Path, key: str) -> dict[str, object]:

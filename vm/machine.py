@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -9,7 +10,8 @@ import sys
 import tempfile
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ BOOTED_WITHIN = 180
 # A kernel without a root panics within two seconds where KVM works; where it does not, it hangs or is refused.
 PROBED_WITHIN = 8
 # What the machine may take to hand its results back after its command's time is up.
-GRACE = 60
+GRACE = 120
 # Python's and the shell's own status for a program that was ended because its time was up (timeout(1)).
 TIMED_OUT = 124
 # What the machine runs once it is up; not part of the image, so that it may change without a new one.
@@ -112,8 +114,7 @@ class Machine:
 
     def run(self, command: Sequence[str], seconds: float, environment: Mapping[str, str]) -> int:
         """Run a command in the checkout; its output is ours, and its status, or TIMED_OUT. Raises VmError."""
-        with tempfile.TemporaryDirectory(prefix="run-", dir=self.cache) as folder:
-            job = Path(folder)
+        with _job_folder(self.cache) as job:
             # As Ctrl-C would end it: pytest still writes its report, a scenario takes its lab down.
             limited = ["timeout", "--signal=INT", f"--kill-after={GRACE // 2}", str(seconds), *command]
             (job / "command").write_text(f"exec {shlex.join(limited)}\n")
@@ -125,10 +126,10 @@ class Machine:
             raise VmError("a shell needs a terminal")
         size = shutil.get_terminal_size()
         before = termios.tcgetattr(sys.stdin)
-        with tempfile.TemporaryDirectory(prefix="run-", dir=self.cache) as folder:
+        with _job_folder(self.cache) as job:
             more = {"LINES": str(size.lines), "COLUMNS": str(size.columns)}
             try:
-                return self._boot(Path(folder), {**environment, **more}, None, None)
+                return self._boot(job, {**environment, **more}, None, None)
             finally:
                 termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
@@ -137,7 +138,7 @@ class Machine:
         shutil.copy(MAIN, job / "main")
         (job / "environment").write_text("".join(f"{k}={shlex.quote(v)}\n" for k, v in environment.items()))
         began = time.monotonic()
-        # The machine dies with us, however we die, and has its own process group: Ctrl-C in a shell is for the shell.
+        # The machine dies with us, however we die. One for a command has a session of its own: Ctrl-C reaches us alone.
         command = whole(self.processor, self.image, job, self.megabytes, self.cpus)
         running = subprocess.Popen(
             ["setpriv", "--pdeathsig=KILL", *command],
@@ -163,6 +164,16 @@ class Machine:
             return int((job / "exit").read_text())
         except FileNotFoundError:
             raise VmError(f"the machine broke down; the end of its console:\n{_tail(job / 'console')}") from None
+
+
+@contextmanager
+def _job_folder(cache: Path) -> Iterator[Path]:
+    """A folder to share with one machine; those of processes that are no more go first."""
+    for old in cache.glob("run-*"):
+        if not Path("/proc", old.name.split("-")[1]).exists():
+            shutil.rmtree(old)
+    with tempfile.TemporaryDirectory(prefix=f"run-{os.getpid()}-", dir=cache) as folder:
+        yield Path(folder)
 
 
 def _tail(console: Path) -> str:

@@ -15,8 +15,6 @@ from running import RunningLab, StartLab
 from topo import platform
 from topo.cluster.errors import PlatformError
 
-pytestmark = pytest.mark.kernel
-
 LAB = """
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
