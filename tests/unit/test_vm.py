@@ -183,10 +183,19 @@ def test_what_ran_nowhere_is_named_and_fails(tmp_path: Path) -> None:
     assert not good
 
 
-def test_an_exception_counts_only_while_it_is_needed(tmp_path: Path) -> None:
+def test_an_exception_is_said_only_where_it_is_needed(tmp_path: Path) -> None:
     host, inside = report(tmp_path, "host", one="6.18", two="-why"), report(tmp_path, "vm", two="-why")
-    assert ran.lines([host, inside], {"tests.a::two": "cannot be"})[1]
-    assert not ran.lines([host, report(tmp_path, "vm", two="6.1")], {"tests.a::two": "cannot be"})[1]
+    known = {"tests.a::two": "cannot be"}
+    said, good = ran.lines([host, inside], known)
+    assert good and "nowhere, as is known: tests.a::two: cannot be" in said
+    said, good = ran.lines([host, report(tmp_path, "vm", two="6.1")], known)
+    assert good and not any("nowhere" in line for line in said)
+
+
+def test_exceptions_are_read_with_their_reasons() -> None:
+    assert ran.exceptions("# why\na.b::  # no part\na.c::d[x]  # slow\n") == {"a.b::": "no part", "a.c::d[x]": "slow"}
+    text = (Path(__file__).parents[1] / "nowhere.txt").read_text()
+    assert all(reason for reason in ran.exceptions(text).values())
 
 
 def test_no_report_is_said_to_be_none(tmp_path: Path) -> None:
