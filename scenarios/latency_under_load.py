@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from scenarios import Context, Outcome
@@ -36,8 +36,8 @@ QUEUES: Mapping[str, Queue] = {
     LIMIT: Queue("pfifo", 1000),
 }
 LOADS = ("idle", "half", "full")
-# Seconds between questions, until load has settled, and until an answer is lost.
-PERIOD, SETTLE, PATIENCE = 0.005, 1, 2.0
+# Seconds between questions, and until the load has settled.
+PERIOD, SETTLE = 0.005, 1
 COLUMNS = ("queue", "load", "RTT p50/p90/p99 (ms)", "lost (%)", "to idle", "bulk (Mbit/s)", "room of the queue (ms)")
 _POD = """
 apiVersion: v1
@@ -50,11 +50,10 @@ spec: {{nodeName: {node}, containers: [{{name: idle, image: none}}]}}
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One repeat. bulk: what arrived of the load, bit/s; late: us, p99, by which questions left late; busy: percent."""
+    """One repeat. bulk: what arrived of the load, bit/s; busy: percent of the machine's CPUs."""
 
     run: suite.Run
     bulk: float
-    late: float
     busy: float
 
 
@@ -112,12 +111,12 @@ class LatencyUnderLoad:
                     samples += values
         most = bottleneck.handed_over(lab.parts.datapath)
         rows = [*_rows(taken, rate, most), *((name, "left out", why, *[""] * 4) for name, why in lacking.items())]
-        late = stats.median(one.late for each in taken.values() for one in each) / 1e3 if taken else 0.0
+        late = [one.run.details["late_us"] / 1e3 for each in taken.values() for one in each]
         notes = [
             f"The link to the answering node carries {rate} Mbit/s; the queue is its switch's, in packets. "
             "half: UDP at half the rate; full: greedy TCP connections.",
             f"One question each {PERIOD * 1e3:.0f} ms, whether or not the one before was answered, timed from when it "
-            f"was due; half of the repeats' 99th percentiles were sent {late:.1f} ms late or more.",
+            f"was due; in the median repeat 1 % of them left {stats.median(late or [0]):.1f} ms late or more.",
             f"{LIMIT}: pfifo 1000, and the sending pod's interface held to {SHARE:.0%} of the link by a token bucket.",
             contrast.METHOD,
         ]
@@ -134,34 +133,25 @@ class LatencyUnderLoad:
 SCENARIO = LatencyUnderLoad()
 
 
-def _once(context: Context, name: str, load: str) -> tuple[suite.Run, float, float]:
-    """Of one repeat: the round trips, what arrived of the load, how late questions left."""
+def _once(context: Context, name: str, load: str) -> tuple[suite.Run, float]:
+    """Of one repeat: the round trips, and what arrived of the load."""
     config = context.lab.config.scenario
     (rate,), (flows,), (seconds,) = (options.numbers(config, key, 1) for key in ("rate", "flows", "seconds"))
     asking, sending, answering, receiving = (
         context.place(f"default/{pod}") for pod in ("asking", "sending", "answering", "receiving")
     )
     held = held_to(sending, rate * SHARE) if name == LIMIT else contextlib.nullcontext()
+    ask = partial(suite.paced, asking, answering.address, period=PERIOD, port=RR_PORT)
     with serving(answering, script("rr.py", "server", "udp", answering.address, RR_PORT), "ready"), held:
-        # Warms the way up.
-        paced(asking, answering, PERIOD, 0.2)
+        ask(seconds=0.2)  # warms the way up
         if load == "idle":
-            run_, late = paced(asking, answering, PERIOD, seconds)
-            return run_, 0.0, late
+            return ask(seconds=seconds), 0.0
         how: dict[str, Any] = {"protocol": "tcp", "streams": flows}
         if load == "half":
             how = {"protocol": "udp", "rate": rate * 500_000}
         with iperf.beside(sending, receiving, seconds + SETTLE + 1, port=BULK_PORT, **how) as sent:
             time.sleep(SETTLE)
-            run_, late = paced(asking, answering, PERIOD, seconds)
-            return run_, sent().bits_per_second, late
-
-
-def paced(asking: Place, answering: Place, period: float, seconds: float) -> tuple[suite.Run, float]:
-    """Round trips of questions that leave on time, and by how many us the 99th percentile of them left late."""
-    command = script("paced.py", answering.address, RR_PORT, period, seconds, PATIENCE)
-    found = json.loads(run(asking, command, seconds + PATIENCE + 10))
-    return suite.Run(tuple(found["samples_us"]), found["lost"]), stats.percentile(found["late_us"], 99)
+            return ask(seconds=seconds), sent().bits_per_second
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from typing import Any
 from scenarios import Context, Outcome
 from scenarios.lab import bottleneck, options
 from scenarios.lab.bottleneck import Queue
-from scenarios.latency_under_load import PERIOD, paced
 from scenarios.measure import environment, iperf, stats, suite
 from scenarios.measure.place import Place, ProgramError, script, serving
 from scenarios.report import contrast
@@ -25,6 +24,7 @@ from topo.cni.pod import EGRESS, INGRESS
 from topo.config import LabConfig
 
 RR_PORT, VICTIM_PORT, NEIGHBOUR_PORT = 7001, 5201, 5202
+PERIOD = 0.005  # seconds between questions
 # The neighbour's connections, and of the link's rate what it sends without asking whether it arrives (UDP).
 STREAMS, FLOOD = 4, 1.2
 # Of the link's rate: what the neighbour is held to where it is.
@@ -145,7 +145,8 @@ def _once(context: Context, kind: str, case: str, rate: int) -> Taken:
     (seconds,) = options.numbers(context.lab.config.scenario, "seconds", 1)
     before = environment.cpu_times_now()
     with serving(peer, script("rr.py", "server", "udp", peer.address, RR_PORT), "ready"), ExitStack() as stack:
-        paced(victim, peer, PERIOD, 0.2)
+        ask = partial(suite.paced, victim, peer.address, period=PERIOD, port=RR_PORT)
+        ask(seconds=0.2)  # warms the way up
         receiver = None
         if case != ALONE:
             sender, receiver = (places[name] for name in _CASES[case])
@@ -155,7 +156,7 @@ def _once(context: Context, kind: str, case: str, rate: int) -> Taken:
             stack.enter_context(iperf.beside(sender, receiver, 2 * seconds + PATIENCE, port=NEIGHBOUR_PORT, **how))
             time.sleep(SETTLE)
         began, had = time.monotonic(), _received(receiver)
-        times, _ = paced(victim, peer, PERIOD, seconds)
+        times = ask(seconds=seconds)
         throughput = _measured(partial(suite.iperf3, victim, peer, "tcp", seconds=seconds, port=VICTIM_PORT))
         arrived = (_received(receiver) - had) * 8 / (time.monotonic() - began)
     busy, _ = environment.shares(before, environment.cpu_times_now())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from scenarios.measure.iperf import DATAGRAM, Protocol, throughput
 from scenarios.measure.place import Place, ProgramError, end, run, script, serving
-from scenarios.measure.stats import median, repeat_summary, summary
+from scenarios.measure.stats import median, percentile, repeat_summary, summary
 from scenarios.report.results import Measurement, Samples
 from scenarios.report.tables import BASELINE, label
 from topo.cluster.errors import PlatformError
@@ -72,6 +72,19 @@ def request_response(
         argv = script("rr.py", "client", kind, address or server.address, ready.split()[1], seconds, count, timeout)
         document = json.loads(run(client, argv, timeout=_patience(seconds, timeout)))
     return Run(tuple(document["samples_us"]), document["lost"], problem=document["error"])
+
+
+def paced(
+    asking: Place, address: str, *, period: float, seconds: float, port: int = 7001, patience: float = 2.0
+) -> Run:
+    """Round trips in us of UDP questions that leave on time (paced.py), whose server (rr.py, "udp") runs already.
+
+    details: "late_us", by how much the 99th percentile of them left late.
+    """
+    command = script("paced.py", address, port, period, seconds, patience)
+    document = json.loads(run(asking, command, timeout=_patience(seconds, patience) + patience))
+    late = percentile(document["late_us"], 99)
+    return Run(tuple(document["samples_us"]), document["lost"], {"late_us": late})
 
 
 def iperf3(

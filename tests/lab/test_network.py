@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -257,3 +258,37 @@ def test_every_bridge_holds_exactly_what_the_controller_wants(lab: RunningLab) -
         flows = lab.json("flows", machine)
         assert flows and not [f for f in flows if f["owner"] == "not ours"]
         assert all(re.match(r"table=\w+, priority=\d+", f["flow"]) for f in flows)
+
+
+CHURN = ROOT / "scenarios" / "measure" / "churn.py"
+CLOSING = f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: opening}}
+spec: {{nodeName: worker, containers: [{{name: c, image: x}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: closing
+  labels: {{app: closing}}
+  annotations: {{mininetes.dev/command: "sh -c 'sleep 600 | {sys.executable} {CHURN} server 0.0.0.0 7080'"}}
+spec: {{nodeName: worker2, containers: [{{name: c, image: x}}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: closing}}
+spec: {{selector: {{app: closing}}, ports: [{{port: 7080}}]}}
+"""
+
+
+# Of one CNI, for it sleeps.
+@pytest.mark.parametrize("lab", ["flannel"], indirect=True)
+def test_ports_that_come_again_are_served_as_the_first_time(lab: RunningLab, tmp_path: Path) -> None:
+    lab.apply(CLOSING, tmp_path)
+    lab.exec("opening", "sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40099")
+    command = ("opening", sys.executable, str(CHURN), "client", lab.service("closing"), "7080", "200", "0.5", "5")
+    assert json.loads(lab.exec(*command))["errors"] == {}
+    time.sleep(16)  # what closed is half forgotten by then
+    again = json.loads(lab.exec(*command))
+    assert again["errors"] == {} and again["ports"] <= 100
