@@ -35,6 +35,8 @@ from topo.wires import Wires, port_name
 
 # Seconds between two looks at whether the nodes' switches live.
 _NODE_PERIOD = 0.2
+# How many times as long as a look at whether all is ready takes the next one waits.
+_SHARE = 5.0
 
 LOG = logging.getLogger("mininetes")
 
@@ -219,7 +221,12 @@ class Lab:
         watch = self.store.watch()[2]
         try:
             waited, step = 0.0, 0.1
-            while waiting := self.waiting_for():
+            while True:
+                began = time.monotonic()
+                if not (waiting := self.waiting_for()):
+                    break
+                # Looking must not become a large lab's main work.
+                time.sleep(min(1.0, _SHARE * (time.monotonic() - began)))
                 if self.kubelet.refusal is not None:
                     raise self.kubelet.refusal
                 progress(f"pods ready: {waiting[0]}" + (f" and {len(waiting) - 1} more" if waiting[1:] else ""))

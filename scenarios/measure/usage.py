@@ -94,6 +94,12 @@ def read_process(pid: int, children: bool = True) -> Process | None:
     return Process(cpu, rss, pss if rss else 0)
 
 
+def age(pid: int) -> float:
+    """Seconds since a process began (proc_pid_stat(5), field 22; proc_uptime(5))."""
+    began = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]) / TICK
+    return float(Path("/proc/uptime").read_text().split()[0]) - began
+
+
 def read(groups: Mapping[str, Iterable[int]], *, children: bool = True) -> Usage:
     """Read the costs of groups of pids.
 

@@ -67,9 +67,10 @@ class ControlLoop:
         services, self._services = self._services, {}
         owners, self._workloads = self._workloads, {}
         self._allocate(services)
+        children = self._by_owner() if owners else {}
         for key in owners:
             with _logged(*key):
-                self._workload(key)
+                self._workload(key, children)
         if self._schedule:
             self._schedule = False
             with _logged("scheduler"):
@@ -144,15 +145,24 @@ class ControlLoop:
         except NotFound:
             pass  # somebody was faster
 
-    def _workload(self, key: Key) -> None:
+    def _by_owner(self) -> dict[str, list[Object]]:
+        """All that workloads have made, by their uids: one look for all of them."""
+        found: dict[str, list[Object]] = {}
+        for kind in (*dict.fromkeys(workloads.CHILDREN.values()), "Pod"):
+            for thing in self.store.list(kind):
+                for reference in thing["metadata"].get("ownerReferences", ()):
+                    found.setdefault(reference["uid"], []).append(thing)
+        return found
+
+    def _workload(self, key: Key, children: Mapping[str, list[Object]]) -> None:
         self._due.pop(key, None)
         owner = self.store.get(*key)
         if owner is None:
             return
-        pods = self.store.list("Pod", key[1])
-        made = workloads.owned(owner, self.store.list(workloads.CHILDREN[key[0]], key[1]) if key[0] in _PARENTS else ())
-        children = made + [p for parent in (owner, *made) for p in workloads.owned(parent, pods)]
-        todo = workloads.plan(owner, children, self.store.list("Node"), self._suffix, self.store.now())
+        own = children.get(owner["metadata"]["uid"], [])
+        made = [one for one in own if one["kind"] != "Pod"]
+        mine = [*own, *(pod for parent in made for pod in children.get(parent["metadata"]["uid"], ()))]
+        todo = workloads.plan(owner, mine, self.store.list("Node"), self._suffix, self.store.now())
         if todo.again is not None:
             self._due[key] = time.monotonic() + todo.again
         for thing in todo.create:
@@ -230,9 +240,6 @@ class ControlLoop:
                     self.store.update("EndpointSlice", key[1], name, _filled(one, members))
         for name in set(have) - set(wanted):
             self.store.delete("EndpointSlice", key[1], name)
-
-
-_PARENTS = frozenset(workloads.CHILDREN)
 
 
 class Selections:
