@@ -36,7 +36,7 @@ _MORE: Mapping[str, tuple[str, dict[str, object]]] = {
 }
 _DEFAULT = (
     *("flannel", "calico bgp", "calico ipip", "calico wireguard", "canal", "cilium vxlan", "cilium encryption"),
-    *("kube-router", "ovs geneve", "weave"),
+    *("kube-router", "ovs geneve", "weave fastdp", "weave sleeve", "weave password"),
 )
 _PODS = """
 apiVersion: v1
