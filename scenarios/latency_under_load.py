@@ -13,7 +13,7 @@ from scenarios import Context, Outcome
 from scenarios.lab import bottleneck, options
 from scenarios.lab.bottleneck import Queue
 from scenarios.measure import environment, iperf, stats, suite
-from scenarios.measure.place import Place, run, script, serving
+from scenarios.measure.place import Place, ProgramError, run, script, serving
 from scenarios.report import contrast
 from scenarios.report.results import Measurement, Samples, TextTable
 from topo import manifests
@@ -86,6 +86,7 @@ class LatencyUnderLoad:
         loads = options.names(chosen, "loads", LOADS)
         there = lab.kubelet.sandboxes["default/answering"].node.name
         lacking: dict[str, str] = {}
+        failed: dict[str, None] = {}
         taken: dict[tuple[str, str], list[Taken]] = {}
         for repeat in range(1, context.repeats + 1):
             for name in options.names(chosen, "queues", QUEUES):
@@ -95,7 +96,11 @@ class LatencyUnderLoad:
                 for load in loads:
                     context.progress(f"{name}, {load} {repeat}/{context.repeats}")
                     before = environment.cpu_times_now()
-                    found = _once(context, name, load)
+                    try:
+                        found = _once(context, name, load)
+                    except ProgramError as problem:
+                        failed[f"{name}, {load}: {problem}"] = None
+                        continue
                     busy, _ = environment.shares(before, environment.cpu_times_now())
                     taken.setdefault((name, load), []).append(Taken(*found, busy))
         measurements: list[Measurement] = []
@@ -127,7 +132,7 @@ class LatencyUnderLoad:
         every = {f"{name}, {load}": stats.median(one.busy for one in each) for (name, load), each in taken.items()}
         notes += environment.cpu_bound(every)
         title = "Round trips over a link that others fill"
-        return Outcome(measurements, samples, notes, (TextTable(title, COLUMNS, tuple(rows)),))
+        return Outcome(measurements, samples, notes, (TextTable(title, COLUMNS, tuple(rows)),), list(failed))
 
 
 SCENARIO = LatencyUnderLoad()

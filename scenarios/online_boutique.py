@@ -13,7 +13,7 @@ from scenarios import Context, Outcome, Variant
 from scenarios.lab import networks, options
 from scenarios.measure import environment, stats, suite
 from scenarios.measure.boutique import KEPT, NEW, WAYS
-from scenarios.measure.place import Place, run, script, serving
+from scenarios.measure.place import Place, ProgramError, run, script, serving
 from scenarios.proxy_modes import MODES
 from scenarios.quickstart import APPLICATION
 from scenarios.report import contrast
@@ -65,9 +65,16 @@ class OnlineBoutique:
         if not config.dns:
             raise InputError("--no-dns", f"{self.name}'s services find one another by name", "the cluster's DNS")
         objects = application([node.name for node in config.nodes])
+        labs = networks.chosen(config, "cnis")
+        for cni, lab in labs.items():
+            if len(config.nodes) > 1 and not networks.traits(lab).crosses:
+                problem = f"pods of {cni} do not reach those of other nodes"
+                raise InputError(
+                    f"--option cnis={config.scenario['cnis']}", problem, "CNIs whose pods do, or --nodes 1"
+                )
         return [
             Variant(f"{cni}, {name}", replace(lab, proxy_mode=MODES[name][0], proxy_options=MODES[name][1]), objects)
-            for cni, lab in networks.chosen(config, "cnis").items()
+            for cni, lab in labs.items()
             for name in options.names(config.scenario, "modes", MODES)
         ]
 
@@ -86,7 +93,10 @@ class OnlineBoutique:
                     ends = {LOOPBACK: (alone, alone.address, port), "lab": (context.place(users), "frontend", 80)}
                     for path, (place, host, number) in ends.items():
                         context.progress(f"{way} connections, {path} {repeat}/{context.repeats}")
-                        one = _load(place, host, number, way, rate, seconds, repeat)
+                        try:
+                            one = _load(place, host, number, way, rate, seconds, repeat)
+                        except ProgramError as problem:
+                            one = Loaded({}, {str(problem): 1}, 0.0, 0.0, 0.0)
                         taken.setdefault((path, way), []).append(one)
         measurements: list[Measurement] = []
         samples: list[Samples] = []

@@ -21,6 +21,7 @@ once) or "looked-up" (one a call, its name looked up each time). It goes with a 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import random
@@ -304,11 +305,13 @@ class Load:
         self.late: list[float] = []
 
     def warm_up(self) -> None:
-        """Every kind of page once for each service to have its connections and each switch its flows."""
-        for _ in range(2):
-            for _, path, body in pages("checkout", "warm-up", PRODUCTS[0]):
+        """Every kind of page, for each service to have its connections and each switch its flows; what fails is not
+        counted, and will fail again.
+        """
+        asked = [*pages("checkout", "warm-up", PRODUCTS[0]), *pages("home", "warm-up", "")]
+        for _, path, body in asked * 2:
+            with contextlib.suppress(OSError, Lost):
                 self._peer.ask(path, self._way, body)
-            self._peer.ask("/?warm-up", self._way)
 
     def run(self, tasks: Sequence[tuple[float, str, str, str]]) -> None:
         """All tasks; returns when the last is done."""

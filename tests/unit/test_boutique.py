@@ -7,11 +7,14 @@ import socket
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from scenarios.measure.boutique import KEPT, NEW, PRODUCTS, TASKS, Connection, Load, Services, pages, schedule
-from scenarios.online_boutique import application
+from scenarios.online_boutique import OnlineBoutique, application
+from topo import labfile
+from topo.cluster.errors import InputError
 from topo.cluster.wiring import COMMAND
 
 
@@ -110,6 +113,7 @@ def test_what_fails_is_counted_by_page_and_reason_and_ends_its_task() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     load = Load("127.0.0.1", port, NEW)
+    load.warm_up()  # is not counted
     load.run([(0.0, "checkout", "u", "p")] * 3)
     assert load.taken == {} and load.errors == {"product: [Errno 111] Connection refused": 3}
 
@@ -125,3 +129,18 @@ def test_every_image_of_the_application_has_a_stand_in_that_knows_whom_to_call()
         "serve recommendationservice 0.0.0.0 8080 PRODUCT_CATALOG_SERVICE_ADDR=productcatalogservice:3550"
     )
     assert {one["spec"]["template"]["spec"]["nodeName"] for one in deployments} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("option", "dns"), [(("cnis", "docker"), True), (("rate", "0"), True), (("cnis", "all"), False)]
+)
+def test_what_cannot_be_measured_is_refused_before_there_is_a_lab(option: tuple[str, str], dns: bool) -> None:
+    chosen = dict([*OnlineBoutique.options.items(), option])
+    with pytest.raises(InputError):
+        OnlineBoutique().variants(replace(labfile.default_config(2), scenario=chosen, dns=dns))
+
+
+def test_there_is_a_lab_for_each_cni_with_each_mode() -> None:
+    config = replace(labfile.default_config(3), scenario=OnlineBoutique.options)
+    found = [(one.config.cni, one.config.proxy_mode) for one in OnlineBoutique().variants(config)]
+    assert found == [(cni, mode) for cni in ("flannel", "calico") for mode in ("ovs", "kernel-iptables")]

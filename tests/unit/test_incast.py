@@ -43,6 +43,10 @@ def test_a_round_that_lacks_a_byte_is_not_over(senders: list[str]) -> None:
     assert time.monotonic() - began < 3
 
 
+def test_a_sender_that_is_not_there_breaks_the_first_round() -> None:
+    assert receive(["127.0.3.9"], PORT, 10, 20, 0.3) == {"rounds_us": [], "broken": 1}
+
+
 def test_counters_are_read_by_group_and_name() -> None:
     text = "Tcp: RtoMin RetransSegs MaxConn\nTcp: 200 17 -1\nUdp: InDatagrams\nUdp: 5\n"
     assert tcp_counters.parse(text) == {
