@@ -92,8 +92,11 @@ class ConnectionChurn:
         names = [node.name for node in config.nodes]
         if len(names) < 2:
             raise InputError("--nodes", f"{self.name} measures between two nodes", "2 or more")
-        for key in ("rates", "seconds", "ports"):
-            options.numbers(config.scenario, key, 1)
+        options.numbers(config.scenario, "rates", 1)
+        options.number(config.scenario, "seconds", 1)
+        if FIRST_PORT + options.number(config.scenario, "ports", 1) > 1 << 16:
+            there = f"up to {(1 << 16) - FIRST_PORT}"
+            raise InputError(f"--option ports={config.scenario['ports']}", "there are not so many", there)
         objects = manifests.load_text(_OBJECTS.format(here=names[-2], there=names[-1], port=PORT), self.name).objects
         return [
             Variant(name, replace(config, proxy_mode=MODES[name][0], proxy_options=MODES[name][1]), objects)
@@ -104,7 +107,7 @@ class ConnectionChurn:
         """The rates rise; at each, both ways in turn, so that a slow moment of the machine disturbs both."""
         chosen = context.lab.config.scenario
         server = context.place("default/server")
-        (ports,) = options.numbers(chosen, "ports", 1)
+        ports = options.number(chosen, "ports", 1)
         range_ = f"{FIRST_PORT} {FIRST_PORT + ports - 1}"
         for client in _CLIENTS.values():
             run(context.place(client), ["sysctl", "-qw", f"net.ipv4.ip_local_port_range={range_}"], 10)
@@ -167,7 +170,7 @@ SCENARIO = ConnectionChurn()
 
 def _once(context: Context, way: str, address: str, rate: int) -> Taken:
     client = context.place(_CLIENTS[way])
-    (seconds,) = options.numbers(context.lab.config.scenario, "seconds", 1)
+    seconds = options.number(context.lab.config.scenario, "seconds", 1)
     node = context.lab.kubelet.sandboxes[client.name].node.machine
     tracked, busy = _tracked(node), environment.cpu_times_now()
     command = script("churn.py", "client", address, PORT, rate, seconds, PATIENCE)

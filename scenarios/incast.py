@@ -66,20 +66,21 @@ class Incast:
         names = [node.name for node in config.nodes]
         if len(names) < 2:
             raise InputError("--nodes", f"{self.name} sends between nodes", "2 or more")
-        for key in ("bytes", "rate", "queues", "rounds"):
-            options.numbers(config.scenario, key, 1)
+        options.numbers(config.scenario, "queues", 1)
+        for key in ("bytes", "rate", "rounds"):
+            options.number(config.scenario, key, 1)
         most = max(options.numbers(config.scenario, "senders", 1))
         *others, last = names
         text = _POD.format(name="receiver", node=last)
         text += "".join(_POD.format(name=_sender(n), node=others[n % len(others)]) for n in range(most))
-        (rate,) = options.numbers(config.scenario, "rate", 1)
+        rate = options.number(config.scenario, "rate", 1)
         return bottleneck.before(config, last, rate), manifests.load_text(text, self.name).objects
 
     def run(self, context: Context) -> Outcome:
         """Every number of senders with every queue; the repeats go round."""
         lab, chosen = context.lab, context.lab.config.scenario
         counts, limits = (options.numbers(chosen, key, 1) for key in ("senders", "queues"))
-        (size,), (rate,) = (options.numbers(chosen, key, 1) for key in ("bytes", "rate"))
+        size, rate = (options.number(chosen, key, 1) for key in ("bytes", "rate"))
         senders = [context.place(f"default/{_sender(n)}") for n in range(max(counts))]
         node = lab.kubelet.sandboxes["default/receiver"].node.name
         taken: dict[tuple[int, int], list[Taken]] = {}
@@ -127,7 +128,7 @@ def _sender(number: int) -> str:
 
 
 def _once(context: Context, senders: Sequence[Place]) -> Taken:
-    (size,), (rounds,) = (options.numbers(context.lab.config.scenario, key, 1) for key in ("bytes", "rounds"))
+    size, rounds = (options.number(context.lab.config.scenario, key, 1) for key in ("bytes", "rounds"))
     names = tcp_counters.RETRANSMITTED, tcp_counters.TIMEOUTS
     pids = [sender.pid for sender in senders]
     busy, before = environment.cpu_times_now(), tcp_counters.total(pids, *names)

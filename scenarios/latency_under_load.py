@@ -72,17 +72,17 @@ class LatencyUnderLoad:
         options.names(config.scenario, "queues", QUEUES)
         options.names(config.scenario, "loads", LOADS)
         for key in ("rate", "flows", "seconds"):
-            options.numbers(config.scenario, key, 1)
+            options.number(config.scenario, key, 1)
         here, there = names[-2:]
         pods = {"asking": here, "sending": here, "answering": there, "receiving": there}
         text = "".join(_POD.format(name=name, node=node) for name, node in pods.items())
-        (rate,) = options.numbers(config.scenario, "rate", 1)
+        rate = options.number(config.scenario, "rate", 1)
         return bottleneck.before(config, there, rate), manifests.load_text(text, self.name).objects
 
     def run(self, context: Context) -> Outcome:
         """Every load with every queue; the repeats go round, so that a slow moment of the machine disturbs all."""
         lab, chosen = context.lab, context.lab.config.scenario
-        (rate,) = options.numbers(chosen, "rate", 1)
+        rate = options.number(chosen, "rate", 1)
         loads = options.names(chosen, "loads", LOADS)
         there = lab.kubelet.sandboxes["default/answering"].node.name
         lacking: dict[str, str] = {}
@@ -141,7 +141,7 @@ SCENARIO = LatencyUnderLoad()
 def _once(context: Context, name: str, load: str) -> tuple[suite.Run, float]:
     """Of one repeat: the round trips, and what arrived of the load."""
     config = context.lab.config.scenario
-    (rate,), (flows,), (seconds,) = (options.numbers(config, key, 1) for key in ("rate", "flows", "seconds"))
+    rate, flows, seconds = (options.number(config, key, 1) for key in ("rate", "flows", "seconds"))
     asking, sending, answering, receiving = (
         context.place(f"default/{pod}") for pod in ("asking", "sending", "answering", "receiving")
     )

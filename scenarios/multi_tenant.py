@@ -78,8 +78,8 @@ class MultiTenant:
             raise InputError("--nodes", f"{self.name} measures between two nodes", "2 or more")
         options.names(config.scenario, "traffic", TRAFFIC)
         options.names(config.scenario, "cases", _CASES)
-        options.numbers(config.scenario, "seconds", 1)
-        (rate,) = options.numbers(config.scenario, "rate", 1)
+        options.number(config.scenario, "seconds", 1)
+        rate = options.number(config.scenario, "rate", 1)
         ends = names[-2:]
         objects = [_pod(name, ends[place], note, rate) for name, (place, note) in _PODS.items()]
         return bottleneck.before(config, ends[1], rate), objects
@@ -87,7 +87,7 @@ class MultiTenant:
     def run(self, context: Context) -> Outcome:
         """Every case in turn, again and again, so that a slow moment of the machine disturbs all."""
         lab = context.lab
-        (rate,) = options.numbers(lab.config.scenario, "rate", 1)
+        rate = options.number(lab.config.scenario, "rate", 1)
         bottleneck.set_queue(lab, lab.kubelet.sandboxes["default/peer"].node.name, Queue("pfifo", 1000))
         chosen = options.names(lab.config.scenario, "cases", _CASES)
         cases = [(kind, case) for kind in options.names(lab.config.scenario, "traffic", TRAFFIC) for case in chosen]
@@ -142,7 +142,7 @@ spec: {{nodeName: {node}, containers: [{{name: idle, image: none}}]}}
 def _once(context: Context, kind: str, case: str, rate: int) -> Taken:
     places = {name: context.place(f"default/{name}") for name in _PODS}
     victim, peer = places["victim"], places["victims-peer"]
-    (seconds,) = options.numbers(context.lab.config.scenario, "seconds", 1)
+    seconds = options.number(context.lab.config.scenario, "seconds", 1)
     before = environment.cpu_times_now()
     with serving(peer, script("rr.py", "server", "udp", peer.address, RR_PORT), "ready"), ExitStack() as stack:
         ask = partial(suite.paced, victim, peer.address, period=PERIOD, port=RR_PORT)

@@ -43,6 +43,10 @@ class Loaded:
     busy: float
     late: float
 
+    def failed(self, page: str) -> int:
+        """How often that page was not there."""
+        return sum(count for text, count in self.errors.items() if text.startswith(f"{page}: "))
+
 
 class OnlineBoutique:
     """The scenario object."""
@@ -61,7 +65,7 @@ class OnlineBoutique:
         """Every CNI with every mode; pods are where they are in the others."""
         options.names(config.scenario, "connections", WAYS)
         for key in ("rate", "seconds"):
-            options.numbers(config.scenario, key, 1)
+            options.number(config.scenario, key, 1)
         if not config.dns:
             raise InputError("--no-dns", f"{self.name}'s services find one another by name", "the cluster's DNS")
         objects = application([node.name for node in config.nodes])
@@ -82,10 +86,8 @@ class OnlineBoutique:
         """The lab and the loopback graph in turn, so that a machine that is slow for a while disturbs both."""
         config = context.lab.config
         ways = options.names(config.scenario, "connections", WAYS)
-        (rate,), (seconds,) = (options.numbers(config.scenario, key, 1) for key in ("rate", "seconds"))
-        service = context.lab.store.get("Service", "default", "frontend")
+        rate, seconds = (options.number(config.scenario, key, 1) for key in ("rate", "seconds"))
         users = next(key for key in context.lab.kubelet.sandboxes if key.startswith(f"default/{_LOAD}-"))
-        assert service is not None
         taken: dict[tuple[str, str], list[Loaded]] = {}
         with loopback() as (alone, port):
             for repeat in range(1, context.repeats + 1):
@@ -103,7 +105,7 @@ class OnlineBoutique:
         failed, rows = [], []
         for (path, way), runs in taken.items():
             for page in PAGES:
-                found = [suite.Run(one.pages.get(page, ()), sum(one.errors.values())) for one in runs]
+                found = [suite.Run(one.pages.get(page, ()), one.failed(page)) for one in runs]
                 measurement, values = suite.combine(page, f"{path}, {way}", "us", found)
                 measurements.append(measurement)
                 samples += values

@@ -27,6 +27,14 @@ def numbers(options: Mapping[str, str], key: str, least: int) -> tuple[int, ...]
     return tuple(map(int, words))
 
 
+def number(options: Mapping[str, str], key: str, least: int) -> int:
+    """One whole number. Raises InputError."""
+    text = options[key]
+    if not text.isdigit() or int(text) < least:
+        raise InputError(f"--option {key}={text}", "is no number", f"{least} or more")
+    return int(text)
+
+
 def names(options: Mapping[str, str], key: str, known: Collection[str]) -> tuple[str, ...]:
     """A list of some of the known names; "all" for all of them. Raises InputError."""
     if options[key] == "all":
