@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +128,18 @@ def test_the_checkout_goes_in_as_it_is_without_what_can_be_made_again(tmp_path: 
     found = sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
     assert [name for name in found if "__pycache__" not in name] == ["results/README.md", "topo/a.py"]
     assert any(name.startswith("topo/__pycache__/a.") for name in found)
+
+
+def test_what_comes_out_is_plain_files_inside_of_the_checkout(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("kept")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("results/run/result.json", "../secret", str(tmp_path / "secret")):
+            entry = tarfile.TarInfo(name)
+            entry.size = 4
+            archive.addfile(entry, io.BytesIO(b"sent"))
+    checkout.unpack(tmp_path / "a.tar", tmp_path / "source")
+    assert (tmp_path / "source/results/run/result.json").read_text() == "sent"
+    assert (tmp_path / "secret").read_text() == "kept"
 
 
 @pytest.mark.parametrize(
