@@ -22,8 +22,8 @@ from vm.image import Image
 BOOTED_WITHIN = 180
 # A kernel without a root panics within two seconds where KVM works; where it does not, it hangs or is refused.
 PROBED_WITHIN = 8
-# What the machine may take to hand its results back after its command's time is up.
-GRACE = 120
+# What the machine may take, after its command's time is up, to take labs down and hand its results back.
+GRACE = 300
 # Python's and the shell's own status for a program that was ended because its time was up (timeout(1)).
 TIMED_OUT = 124
 # What the machine runs once it is up; not part of the image, so that it may change without a new one.
