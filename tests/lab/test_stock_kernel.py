@@ -7,10 +7,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from pathlib import Path
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
-from running import RunningLab, StartLab
+from running import RunningLab, mininetes
 
 from topo import platform
 from topo.cluster.errors import PlatformError
@@ -41,115 +45,137 @@ kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 """
-# As long as makes it plain beside what an emulated processor takes.
-DELAY, LOSS = 200, 30
+# As much as makes it plain beside what an emulated processor takes, and leaves enough answers to count.
+DELAY, LOSS, ECHOES = 200, 30, 60
+# CNI, proxy mode and one link of each lab.
+LABS = {
+    "vxlan": ("flannel", "ovs", f"{{delay: {DELAY}ms, loss: {LOSS}%}}"),
+    "geneve in wireguard": ("{name: cilium, mode: geneve, encryption: wireguard}", "ovs", "{}"),
+    "ipip": ("{name: calico, mode: ipip}", "kernel-ipvs", "{}"),
+}
 
 
-def started(start_lab: StartLab, folder: Path, cni: str, proxy: str = "ovs", link: str = "{}") -> RunningLab:
-    """Two nodes with a pod each, on the kernel's datapath; a skip that says what this kernel lacks for it."""
+@dataclass(frozen=True)
+class Kernel:
+    """A lab on the kernel's datapath, with the addresses of pod `two` and of the Service before it."""
+
+    lab: RunningLab
+    datapath: str
+    pod: str
+    service: str
+
+    def sent(self) -> Counter[str]:
+        """Packets that left node control-plane by its devices, by their kinds."""
+        shown = self.lab.exec("control-plane", "ip", "-json", "-details", "-statistics", "link", "show", "up")
+        sent: Counter[str] = Counter()
+        for device in filter(None, json.loads(shown)):  # ip(8) prints {} for those that are down
+            sent[device.get("linkinfo", {}).get("info_kind", "")] += device["stats64"]["tx"]["packets"]
+        return sent
+
+    def hits(self) -> int:
+        """Packets of node control-plane that found a flow in the kernel."""
+        found = re.search(r"hit:(\d+)", self.lab.exec("control-plane", "ovs-dpctl", "show"))
+        assert found is not None
+        return int(found[1])
+
+    def answered(self, target: str) -> str:
+        """Which pod answers an HTTP request of pod `one`."""
+        return str(json.loads(self.lab.exec("one", "curl", "-sS", "--max-time", "20", f"http://{target}"))["pod"])
+
+
+@pytest.fixture(scope="module")
+def kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """One of LABS, gone before the next; a skip that says what this kernel lacks for it."""
     if os.getuid() != 0:
         pytest.skip("only root may change the kernel's datapath")
     try:
         platform.choose_datapath("system")
     except PlatformError as error:
         pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("kernel")
+    cni, proxy, link = LABS[request.param]
     (folder / "lab.yaml").write_text(LAB.format(cni=cni, proxy=proxy, link=link))
     (folder / "objects.yaml").write_text(OBJECTS)
-    return start_lab("--datapath", "system", str(folder / "lab.yaml"), str(folder / "objects.yaml"))
+    lab = RunningLab(f"test-{uuid.uuid4().hex[:8]}")
+    files = [str(folder / "lab.yaml"), str(folder / "objects.yaml")]
+    up = mininetes("up", "--detach", "--lab", lab.name, "--datapath", "system", *files, timeout=120)
+    assert up.returncode == 0, up.stderr + up.stdout
+    try:
+        status = lab.status()
+        (pod,) = [p["ip"] for p in status["pods"] if p["name"] == "two"]
+        (service,) = [s["clusterIP"] for s in status["services"] if s["name"] == "web"]
+        yield Kernel(lab, status["datapath"], pod, service)
+    finally:
+        lab.ask("down", ok=False)
+
+
+def of(name: str) -> Any:
+    """Runs a case in this lab."""
+    return pytest.mark.parametrize("kernel", [pytest.param(name, id=name)], indirect=True, scope="module")
+
+
+@dataclass(frozen=True)
+class Echoes:
+    """What ping said, and what was counted meanwhile."""
+
+    said: str
+    hits: int
+    sent: Counter[str]
 
 
 @pytest.fixture(scope="module")
-def slow_link(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
-    """VXLAN over a link that is slow and loses packets."""
-    link = f"{{delay: {DELAY}ms, loss: {LOSS}%}}"
-    return started(start_lab, tmp_path_factory.mktemp("slow"), "flannel", link=link)
+def echoes(kernel: Kernel) -> Echoes:
+    """ECHOES of pod `one` to pod `two`, which is on the other node."""
+    hits, sent = kernel.hits(), kernel.sent()
+    said = kernel.lab.exec("one", "ping", f"-c{ECHOES}", "-i0.2", "-W5", kernel.pod, ok=False)
+    return Echoes(said, kernel.hits() - hits, kernel.sent() - sent)
 
 
-@pytest.fixture(scope="module")
-def sealed(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
-    """Geneve in WireGuard."""
-    return started(start_lab, tmp_path_factory.mktemp("sealed"), "{name: cilium, mode: geneve, encryption: wireguard}")
+@of("vxlan")
+def test_the_kernel_forwards_what_its_switches_were_told(kernel: Kernel, echoes: Echoes) -> None:
+    """Packets pass flows of the datapath in the kernel; of each flow only the first goes up to the program."""
+    assert kernel.datapath == "system"
+    assert echoes.hits >= ECHOES
 
 
-@pytest.fixture(scope="module")
-def ipip(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
-    """IP in IP, and Services by the kernel's virtual servers."""
-    return started(start_lab, tmp_path_factory.mktemp("ipip"), "{name: calico, mode: ipip}", "kernel-ipvs")
+@of("vxlan")
+def test_the_kernels_own_vxlan_carries_what_crosses(kernel: Kernel, echoes: Echoes) -> None:
+    assert echoes.sent["vxlan"] >= ECHOES
 
 
-def devices(lab: RunningLab, node: str, kind: str) -> list[str]:
-    """Names of a node's devices of a kind that are up."""
-    return [
-        d["ifname"]
-        for d in json.loads(lab.exec(node, "ip", "-json", "link", "show", "type", kind))
-        if "UP" in d["flags"]
-    ]
-
-
-def sent(lab: RunningLab, node: str, device: str) -> int:
-    """Packets that left by a device."""
-    return int(json.loads(lab.exec(node, "ip", "-json", "-s", "link", "show", device))[0]["stats64"]["tx"]["packets"])
-
-
-def answered(lab: RunningLab, target: str) -> str:
-    """Which pod answers an HTTP request of pod `one`."""
-    return str(json.loads(lab.exec("one", "curl", "-sS", "--max-time", "20", f"http://{target}"))["pod"])
-
-
-def test_the_kernel_forwards_what_its_switches_were_told(slow_link: RunningLab) -> None:
-    """Packets pass flows of the datapath in the kernel, and only the first of each flow goes up to the program."""
-    lab = slow_link
-    assert lab.status()["datapath"] == "system"
-    before = hits(lab)
-    lab.exec("one", "ping", "-c20", "-i0.2", "-W5", lab.pod("two")["ip"], ok=False)
-    assert hits(lab) - before >= 20
-
-
-def hits(lab: RunningLab) -> int:
-    """Packets of node control-plane that found a flow in the kernel."""
-    found = re.search(r"hit:(\d+)", lab.exec("control-plane", "ovs-dpctl", "show"))
-    assert found is not None
-    return int(found[1])
-
-
-def test_the_kernels_own_vxlan_carries_what_crosses(slow_link: RunningLab) -> None:
-    (device,) = devices(slow_link, "control-plane", "vxlan")
-    before = sent(slow_link, "control-plane", device)
-    slow_link.exec("one", "ping", "-c3", "-W5", slow_link.pod("two")["ip"], ok=False)
-    assert sent(slow_link, "control-plane", device) >= before + 3
-
-
-def test_a_link_delays_and_loses_packets_as_asked(slow_link: RunningLab) -> None:
+@of("vxlan")
+def test_a_link_delays_and_loses_packets_as_asked(kernel: Kernel, echoes: Echoes) -> None:
     """Both ways: an echo is DELAY late on each, and comes back with the probability that neither way lost it."""
-    said = slow_link.exec("one", "ping", "-c60", "-i0.2", "-W5", slow_link.pod("two")["ip"], ok=False)
-    received = re.search(r"(\d+) received", said)
-    quickest = re.search(r"= ([\d.]+)/", said)
-    assert received and quickest, said
+    received = re.search(r"(\d+) received", echoes.said)
+    quickest = re.search(r"= ([\d.]+)/", echoes.said)
+    assert received and quickest, echoes.said
     assert 2 * DELAY <= float(quickest[1]) < 3 * DELAY
     # 29 of 60 are expected, give or take four; outside of this by chance once in a hundred thousand times.
     assert 12 <= int(received[1]) <= 47
 
 
-def test_a_service_is_reached_through_the_kernels_connection_tracking(sealed: RunningLab) -> None:
-    assert answered(sealed, sealed.service("web")) == "two"
+@of("geneve in wireguard")
+def test_the_kernels_own_geneve_and_wireguard_carry_what_crosses(kernel: Kernel) -> None:
+    before = kernel.sent()
+    assert kernel.answered(f"{kernel.pod}:8080") == "two"
+    after = kernel.sent()
+    assert after["geneve"] > before["geneve"] and after["wireguard"] > before["wireguard"]
 
 
-def test_the_kernels_own_geneve_and_wireguard_carry_what_crosses(sealed: RunningLab) -> None:
-    for kind in ("geneve", "wireguard"):
-        (device,) = devices(sealed, "control-plane", kind)
-        before = sent(sealed, "control-plane", device)
-        assert answered(sealed, f"{sealed.pod('two')['ip']}:8080") == "two"
-        assert sent(sealed, "control-plane", device) > before, kind
+@of("geneve in wireguard")
+def test_a_service_is_reached_through_the_kernels_connection_tracking(kernel: Kernel) -> None:
+    assert kernel.answered(kernel.service) == "two"
 
 
-def test_the_kernels_own_ip_in_ip_carries_what_crosses(ipip: RunningLab) -> None:
-    assert "tunl0" in devices(ipip, "control-plane", "ipip")
-    before = sent(ipip, "control-plane", "tunl0")
-    assert answered(ipip, f"{ipip.pod('two')['ip']}:8080") == "two"
-    assert sent(ipip, "control-plane", "tunl0") > before
+@of("ipip")
+def test_the_kernels_own_ip_in_ip_carries_what_crosses(kernel: Kernel) -> None:
+    before = kernel.sent()["ipip"]
+    assert kernel.answered(f"{kernel.pod}:8080") == "two"
+    assert kernel.sent()["ipip"] > before
 
 
-def test_the_kernels_virtual_servers_serve_a_service(ipip: RunningLab) -> None:
-    assert answered(ipip, ipip.service("web")) == "two"
-    shown = ipip.exec("control-plane", "ipvsadm", "-L", "-n", "--stats")
-    assert re.search(rf"{re.escape(ipip.pod('two')['ip'])}:8080\s+[1-9]", shown), shown
+@of("ipip")
+def test_the_kernels_virtual_servers_serve_a_service(kernel: Kernel) -> None:
+    assert kernel.answered(kernel.service) == "two"
+    shown = kernel.lab.exec("control-plane", "ipvsadm", "-L", "-n", "--stats")
+    assert re.search(rf"{re.escape(kernel.pod)}:8080\s+[1-9]", shown), shown
