@@ -46,6 +46,7 @@ class Pair:
 
 Builder = Callable[[ExitStack], Pair]
 NO_CHECKSUMS = "a switch in userspace would get packets whose checksum nobody finished"
+_AF_XDP = "sudo, a kernel with XDP_SOCKETS, and an Open vSwitch that was built with AF_XDP"
 WHOLE_FRAMES = "a TAP without virtio headers takes finished frames only"
 
 
@@ -183,8 +184,9 @@ def ovs(datapath: str, port_type: str = "") -> Builder:
             switch.configure([Bridge("br0", tuple(Port(f"leg{n}", n, port_type) for n in (1, 2)))])
             switch.start_switch()
             switch.ofctl("add-flow", "br0", "actions=NORMAL")
-        except RuntimeError as problem:
-            raise PlatformError(str(problem), "see `mininetes doctor`") from None
+        except (RuntimeError, PlatformError) as problem:
+            said = problem.missing if isinstance(problem, PlatformError) else str(problem)
+            raise PlatformError(said, _AF_XDP if port_type else "see `mininetes doctor`") from None
         pair = _joined(client, server)
         programs = (switch.processes["ovs-vswitchd"].pid,) if datapath == "netdev" else ()
         return replace(pair, programs=programs, offload=NO_CHECKSUMS if datapath == "netdev" else "")
