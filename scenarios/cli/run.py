@@ -26,7 +26,7 @@ from scenarios.lab.child import in_child
 from scenarios.measure.environment import environment
 from scenarios.measure.selfcheck import watched
 from scenarios.report import results, tables
-from topo.cluster.errors import InputError, UserError
+from topo.cluster.errors import InputError, PlatformError, UserError
 from topo.cluster.store import Object
 from topo.config import LabConfig
 from topo.lab import Lab
@@ -116,6 +116,9 @@ def _compare(scenario: Comparison, config: LabConfig, objects: Sequence[Object],
                 seen |= labs["traits"]
                 shapings.add(tables.shaped(labs))
                 warnings += [f"{variant.name}: {text}" for text in doubts]
+    if not outcomes:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+        raise PlatformError(f"none of the labs of {scenario.name} can be here", reasons)
     labs = {**labs, "traits": seen} | ({tables.MIXED: True} if len(shapings) > 1 else {})
     return _save(scenario.name, scenario.compare(outcomes, missing), described, labs, warnings, started, arguments)
 

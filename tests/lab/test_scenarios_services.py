@@ -45,3 +45,10 @@ def test_proxy_scaling_has_a_figure_for_every_size_and_mode(tmp_path: Path) -> N
     assert paths == {f"{mode}: {size}" for mode in ("ovs", "kernel-iptables") for size in (10, 40)}
     assert {one["name"] for one in found["measurements"]} >= {"program_all", "change_endpoint", "memory"}
     assert found["curves"]
+
+
+def test_a_comparison_of_nothing_is_no_success(tmp_path: Path) -> None:
+    words = ("--option", "cnis=conflist", "--results", str(tmp_path), "--json")
+    done = mininetes("run", "cni-traits", *words)
+    assert done.returncode == 2 and "none of the labs of cni-traits can be here: conflist" in done.stderr
+    assert not list(tmp_path.iterdir())
