@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +41,10 @@ def test_a_busy_thread_is_seen_and_a_sleeping_one_is_not() -> None:
         until = time.monotonic() + 0.3
         while time.monotonic() < until:
             pass
-    assert busy.thread > 80 and busy.own > 10 / (os.cpu_count() or 1)
-    own = limits.read().threads[os.getpid()]
+    assert busy.thread > 80 or not Path("/proc/self/schedstat").exists()
+    assert busy.own > 0
+    began, before = time.monotonic(), limits.read().threads[os.getpid()]
     time.sleep(0.2)
-    assert limits.read().threads[os.getpid()].runnable - own.runnable < 0.15
+    after = limits.read().threads[os.getpid()]
+    # What it did not sleep it may have waited.
+    assert after.runnable - before.runnable < time.monotonic() - began - 0.15
