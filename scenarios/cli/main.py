@@ -17,6 +17,9 @@ from scenarios.cli.terminal import printable
 from scenarios.lab.socket import LabError
 from topo.cluster.errors import UserError
 
+# Where tc, ovs-vswitchd and nginx are; Debian's ordinary users have none of it in PATH (login.defs(5), ENV_PATH).
+SYSTEM_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
 
 def commands(wanted: str) -> dict[str, Command]:
     """The verb that is wanted, alone (importing all takes much longer than one), or every verb there is."""
@@ -51,6 +54,8 @@ def parser(wanted: str = "") -> argparse.ArgumentParser:
 def run(words: Sequence[str]) -> int:
     """Run one verb; its exit status, 2 for a user's error."""
     arguments = parser(words[0] if words else "").parse_args(words)
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join(dict.fromkeys((*path, *SYSTEM_PROGRAMS)))
     look_in([Path(folder) for folder in getattr(arguments, "plugins", ())])
     try:
         return int(arguments.run(arguments))

@@ -41,7 +41,12 @@ def as_nobody(tmp_path_factory: pytest.TempPathFactory) -> Run:
         if path.stat().st_mode & 0o1000:  # the world's own /tmp; pytest's folders below it are private
             break
         path.chmod(path.stat().st_mode | 0o055)
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{packages}", "HOME": str(tmp_path)}
+    # Debian's ordinary users have no sbin in PATH (login.defs(5), ENV_PATH).
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PYTHONPATH": f"{tmp_path}:{packages}",
+        "HOME": str(tmp_path),
+    }
 
     def run(prepare: str, script: str) -> subprocess.CompletedProcess[str]:
         user = tmp_path / "script.sh"
@@ -98,11 +103,11 @@ with tempfile.TemporaryDirectory() as own, suite.baseline_places() as (client, s
 
 
 def test_real_servers_of_files_need_no_root(as_nobody: Run) -> None:
-    """In the namespaces that a lab without root has."""
+    """In the namespaces that a lab without root has, with the PATH that the command line gives it."""
     if missing := [name for name in platform.DOWNLOADS if shutil.which(name) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     own = "unshare --user --map-root-user --net --mount --pid --fork --mount-proc"
-    done = as_nobody("true", f"{own} {PYTHON} - <<'END'\n{FILES}END")
+    done = as_nobody("true", f"PATH=$PATH:/usr/sbin {own} {PYTHON} - <<'END'\n{FILES}END")
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(fileservers.PORTS)
     assert all(float(line.split()[1].strip("(),")) > 0 for line in done.stdout.splitlines())
