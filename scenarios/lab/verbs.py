@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from scenarios.lab import cni, flows, measuring, policies, routes
+from scenarios.lab import capturing, cni, flows, measuring, policies, routes
 from scenarios.lab.socket import LabError
 from scenarios.netpol.prober_client import Prober
 from topo import admission
@@ -228,13 +228,12 @@ def _cni(request: Request) -> Any:
 
 
 def _capture(request: Request) -> Any:
-    """tcpdump on an interface, its file written to the descriptor that came along."""
+    """Capture on an interface, its file written to the descriptor that came along."""
     name, interface = place_of_link(request.lab, request.values["link"])
     host = request.lab.mininet.nameToNode[name]
-    count = request.values.get("count")
-    # Without --immediate-mode the kernel holds packets back for up to a second, and the last ones are lost at the end.
-    command = ["tcpdump", "-i", interface, "--immediate-mode", "-U", "-w", "-", *(["-c", str(count)] if count else [])]
-    return _attached(request, host.pid, command + request.values.get("filter", []))
+    words, may_drop = request.values.get("filter", []), capturing.may_drop_privileges()
+    command = capturing.command(interface, request.values.get("count"), words, may_drop=may_drop)
+    return _attached(request, host.pid, command)
 
 
 def _attached(request: Request, pid: int, command: Sequence[str]) -> dict[str, int]:

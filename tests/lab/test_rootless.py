@@ -80,6 +80,9 @@ def test_an_ordinary_user_runs_a_lab(as_nobody: Run) -> None:
 import json, sys
 print(next(s["clusterIP"] for s in json.load(sys.stdin)["services"] if s["name"] == "frontend"))')
         $m exec --lab mine redis-master -- curl -s -m 3 http://$address/
+        $m capture --lab mine worker--leaf-2 -w - -c 1 --filter icmp > /dev/null &
+        while kill -0 $! 2> /dev/null; do $m exec --lab mine worker -- ping -c 1 -W 1 172.18.0.2 > /dev/null; done
+        wait $!
         $m down --lab mine
         """,
     )
