@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from zlib import crc32
 
-from topo.cluster.store import Conflict, Object, Store, kind_of
+from topo.cluster.store import Conflict, NotFound, Object, Store, key_of, kind_of
+
+# Older ones are forgotten, so that a lab that runs for days does not grow. Kubernetes forgets them by age
+# (kube-apiserver(1), --event-ttl).
+MOST = 1000
 
 
 def record(store: Store, about: Object, reason: str, message: str, kind: str = "Warning") -> None:
@@ -26,5 +31,8 @@ def record(store: Store, about: Object, reason: str, message: str, kind: str = "
                 "count": 1,
             }
         )
+        for old in store.list("Event")[:-MOST]:
+            with suppress(NotFound):
+                store.delete(*key_of(old))
     except Conflict:
         store.update("Event", namespace, name, lambda e: e.update(count=e["count"] + 1))
