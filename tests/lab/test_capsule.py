@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -127,9 +128,12 @@ class Capsule:
         return name
 
     def finish(self, seconds: float = 20) -> tuple[int, str]:
-        """Exit status and the rest of what it printed, once it has ended."""
-        out, _ = self.process.communicate(timeout=seconds)
-        return self.process.returncode, out
+        """Exit status and the rest of what it printed, once it has ended; it is killed if it does not."""
+        timer = threading.Timer(seconds, self.process.kill)
+        timer.start()
+        out = self.out.read()  # communicate() would miss what came with the lines read before
+        timer.cancel()
+        return self.process.wait(), out
 
     def family(self) -> dict[str, int]:
         """The three processes, by role."""
