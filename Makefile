@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SCENARIO ?= quickstart
+# Of tests with labs, which wait about as long as they work: one more than there are cores.
+WORKERS ?= $(shell echo $$(( $$(nproc) + 1 )))
 # What every lab and every measurement needs of the distribution (Debian 12 and 13, Ubuntu 24.04).
 PACKAGES := openvswitch-switch mininet iperf3 nftables iptables conntrack iproute2 iputils-ping net-tools ethtool tcpdump curl \
             kmod procps util-linux python3 python3-venv nginx openssl wireguard-tools wireguard-go \
@@ -72,10 +74,10 @@ scenario: install ## run a scenario (SCENARIO=quickstart), print and save its re
 list: install ## scenarios, CNIs, proxy modes, and what this kernel can do
 	@$(BIN)/mininetes list
 
-# Tests with whole labs side by side keep two cores busy, and some measure time. What fails there is shown, and decides only if it
+# Tests with whole labs side by side keep the cores busy, and some measure time. What fails there is shown, and decides only if it
 # fails by itself too; a run that broke off has nothing to repeat and fails (pytest's status 5).
 test: install lint ## all checks and tests
-	@$(BIN)/pytest -q -n 2 --dist loadfile --junitxml=.cache/reports/host.xml tests || { echo "again, one after the other: what failed"; \
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --junitxml=.cache/reports/host.xml tests || { echo "again, one after the other: what failed"; \
 	  $(BIN)/pytest -q --last-failed --last-failed-no-failures none tests; }
 
 lint: install ## ruff and mypy
@@ -88,7 +90,7 @@ switch: install ## only the tests against one private Open vSwitch
 	@$(BIN)/pytest -q tests/switch
 
 lab: install ## only the tests with whole labs
-	@$(BIN)/pytest -q -n 2 --dist loadfile tests/lab
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/lab
 
 # Not part of `make test`: a browser is 300 MB, and what else there is of the report is tested without it.
 browser: install ## look at report.html in a real browser (installs chromium; needs sudo once)
