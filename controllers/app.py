@@ -82,16 +82,7 @@ class Mininetes(app_manager.RyuApp):
             return
         cni = choose(self.cnis, state.lab.cni, "CNI", "Lab")
         proxy = choose(self.proxies, state.lab.proxy_mode, "proxy mode", "Lab")
-        programs: dict[tuple[str, str], Program] = {}
-        for name in state.nodes:
-            view = state.node_view(name)
-            if view is not None:
-                programs[name, "br-int"] = compiler.pod_bridge(view, cni, proxy)
-                programs[name, "br-ex"] = compiler.uplink_bridge(view, cni)
-        for name in state.switches:
-            fabric = state.fabric_view(name)
-            if fabric is not None:
-                programs[name, "br-fabric"] = compiler.fabric_switch(fabric)
+        programs = compiler.everything(state, cni, proxy)
         for bridge in set(self.bridges) - set(programs):
             self.bridges.pop(bridge).close()
         for bridge, program in programs.items():
@@ -217,7 +208,7 @@ def _translated(name: tuple[str, str]) -> Iterable[Translation]:
     if name[1] != "br-int":
         return ()
     try:
-        return loads.datagrams(unixctl.ask(Channel.run / name[0], "dpctl/dump-conntrack", f"zone={ZONE}"))
+        return loads.datagrams(unixctl.connections(Channel.run / name[0], ZONE))
     except (OSError, ValueError) as error:
         LOG.warning("%s: its connections were not looked at: %s", name[0], error)
         return ()

@@ -9,7 +9,25 @@ from controllers.cni import Cni
 from controllers.features import base, external, pods, policies
 from controllers.flow.program import BadFlow, Fragment, Program
 from controllers.proxy import Proxy
-from controllers.state import FabricView, NodeView
+from controllers.state import ClusterState, FabricView, NodeView
+
+# A machine and one of its bridges.
+Bridge = tuple[str, str]
+
+
+def everything(state: ClusterState, cni: Cni, proxy: Proxy) -> dict[Bridge, Program]:
+    """What every bridge of the lab should hold that is known well enough."""
+    found: dict[Bridge, Program] = {}
+    for name in state.nodes:
+        view = state.node_view(name)
+        if view is not None:
+            found[name, "br-int"] = pod_bridge(view, cni, proxy)
+            found[name, "br-ex"] = uplink_bridge(view, cni)
+    for name in state.switches:
+        fabric_view = state.fabric_view(name)
+        if fabric_view is not None:
+            found[name, "br-fabric"] = fabric_switch(fabric_view)
+    return found
 
 
 def pod_bridge(view: NodeView, cni: Cni, proxy: Proxy) -> Program:

@@ -6,11 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from controllers import loads
+from controllers import loads, unixctl
 from controllers.flow.actions import ZONE
-from controllers.ryu_compat import eventlet, hub
+from controllers.ryu_compat import hub
 from controllers.state import ClusterState
 
 LOG = logging.getLogger("mininetes")
@@ -34,20 +33,8 @@ def count(run: Path, state: ClusterState, is_wanted: Callable[[], bool], changed
 
 def _loads(folder: Path) -> dict[loads.Server, loads.Load] | None:
     """A node's loads, or None if its switch does not answer: it may be starting, or down."""
-    sock: Any = eventlet.green.socket.socket(eventlet.green.socket.AF_UNIX)
-    raw = b""
     try:
-        sock.settimeout(2)
-        sock.connect(str(folder / "ovs-vswitchd.ctl"))
-        sock.sendall(loads.request(ZONE))
-        while (text := loads.answer(raw)) is None:
-            piece = sock.recv(1 << 20)
-            if not piece:
-                return None
-            raw += piece
+        return loads.parse(unixctl.connections(folder, ZONE))
     except (OSError, ValueError) as error:
         LOG.debug("no connections counted in %s: %s", folder.name, error)
         return None
-    finally:
-        sock.close()
-    return loads.parse(text)

@@ -6,11 +6,10 @@ connection counts, whoever began it and however it ends.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from controllers.flow.fields import ip_number
 from controllers.flow.program import Translation
@@ -61,19 +60,3 @@ def datagrams(text: str) -> set[Translation]:
         if protocol == "udp" and (address, port) != (endpoint, endpoint_port):
             found.add(Translation(ip_number(address), int(port), ip_number(endpoint), int(endpoint_port)))
     return found
-
-
-def request(zone: int) -> bytes:
-    """What to write to the control socket (JSON-RPC, RFC 7047 section 4)."""
-    return json.dumps({"id": 0, "method": "dpctl/dump-conntrack", "params": [f"zone={zone}"]}).encode()
-
-
-def answer(raw: bytes) -> str | None:
-    """The dump in what was read so far, or None if it is not all there. Raises ValueError for a refusal."""
-    try:
-        message: dict[str, Any] = json.loads(raw)
-    except ValueError:
-        return None
-    if message.get("error"):
-        raise ValueError(str(message["error"]))
-    return str(message["result"])

@@ -12,6 +12,11 @@ from topo.cluster.patience import patience
 _TIMEOUT = patience(5.0)
 
 
+def connections(folder: Path, zone: int) -> str:
+    """What the switch's connection tracking follows (dpctl/dump-conntrack, ovs-vswitchd(8)). Raises as `ask`."""
+    return ask(folder, "dpctl/dump-conntrack", f"zone={zone}")
+
+
 def ask(folder: Path, method: str, *arguments: str) -> str:
     """What the switch of this run folder says. Raises OSError if it does not answer, ValueError for a refusal."""
     sock: Any = eventlet.green.socket.socket(eventlet.green.socket.AF_UNIX)
@@ -21,7 +26,7 @@ def ask(folder: Path, method: str, *arguments: str) -> str:
         sock.connect(str(folder / "ovs-vswitchd.ctl"))
         sock.sendall(json.dumps({"id": 0, "method": method, "params": list(arguments)}).encode())
         while True:
-            piece = sock.recv(1 << 16)
+            piece = sock.recv(1 << 20)
             if not piece:
                 raise OSError(f"{folder.name}: the switch ended before it answered")
             raw += piece

@@ -22,7 +22,6 @@ from topo.cluster.store import Object
 from topo.control.workloads import is_over
 from topo.lab import Lab
 
-Bridge = tuple[str, str]
 _FLOW = re.compile(r"cookie=(0x[0-9a-f]+).*?table=(\d+), ")
 _GROUP = re.compile(r"group_id=(\d+)")
 _SHOWN = 3
@@ -47,7 +46,7 @@ def flows(lab: Lab) -> Iterator[str]:
         yield from _set_difference(where, there.items(), groups.items(), texts)
 
 
-def wanted(lab: Lab) -> dict[Bridge, Program]:
+def wanted(lab: Lab) -> dict[compiler.Bridge, Program]:
     """What each bridge should hold, from the store as it is now and nothing else."""
     state = ClusterState()
     for thing in lab.store:
@@ -55,17 +54,7 @@ def wanted(lab: Lab) -> dict[Bridge, Program]:
     assert state.lab is not None
     cni = discover(cnis, "CNI")[state.lab.cni]
     proxy = discover(proxies, "PROXY")[state.lab.proxy_mode]
-    found: dict[Bridge, Program] = {}
-    for name in state.nodes:
-        view = state.node_view(name)
-        if view is not None:
-            found[name, "br-int"] = compiler.pod_bridge(view, cni, proxy)
-            found[name, "br-ex"] = compiler.uplink_bridge(view, cni)
-    for name in state.switches:
-        fabric = state.fabric_view(name)
-        if fabric is not None:
-            found[name, "br-fabric"] = compiler.fabric_switch(fabric)
-    return found
+    return compiler.everything(state, cni, proxy)
 
 
 def held(text: str) -> dict[tuple[int, int], str]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from controllers.flow.fields import ip_number
 from controllers.flow.program import Translation
 from controllers.kernel.conntrack import ways
-from controllers.loads import Load, Server, answer, datagrams, parse, request
+from controllers.loads import Load, Server, datagrams, parse
 from controllers.proxy.frontends import EndpointSet
 from controllers.proxy.schedulers import SCHEDULERS, LeastConnection, ahead
 from controllers.services import Endpoint, ServicePort
@@ -46,15 +44,6 @@ def test_ways_of_datagrams_are_read_from_the_switch_and_from_the_kernel() -> Non
         "sport=5353 dport=40002 mark=0 use=1\n"
     )
     assert ways(shown) == ways(shown.replace("[UNREPLIED] ", "")) == {(asked, 53, endpoint)}
-
-
-def test_answer_is_taken_when_it_is_whole_and_a_refusal_is_an_error() -> None:
-    raw = json.dumps({"id": 0, "result": DUMP, "error": None}).encode()
-    assert answer(raw[:-1]) is None and answer(b"") is None
-    assert answer(raw) == DUMP
-    with pytest.raises(ValueError, match="no such zone"):
-        answer(b'{"id": 0, "result": null, "error": "no such zone"}')
-    assert json.loads(request(5))["params"] == ["zone=5"]
 
 
 def order(name: str, weights: list[int], loads: list[tuple[int, int]], many: int) -> list[int]:
