@@ -98,7 +98,7 @@ browser: install ## look at report.html in a real browser (installs chromium; ne
 	@$(BIN)/pytest -q tests/unit/test_report_html.py
 
 # What takes too long for `make test`; a CI runs it at night.
-nightly: install ## 500 steps of chaos (about 25 minutes)
+nightly: install ## 500 steps of chaos (tens of minutes)
 	@$(BIN)/mininetes run chaos --option steps=500 $(OPTIONS)
 
 # Of the machine only the image is kept, under .cache/vm/; docs/vm.md says more.

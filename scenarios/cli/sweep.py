@@ -60,6 +60,9 @@ def _run(arguments: Namespace) -> int:
         for one in [] if arguments.json else shown:
             print(f"{one['cell']} run {one['run']}" + (f": cannot be here: {one['absent']}" if one["absent"] else ""))
         return 0
+    if arguments.dask:  # before there is a folder
+        with sweep_dask.connected(arguments.dask, timed):
+            pass
     sweeps.begin(sweep, arguments.results)
     failed: dict[str, str] = {}
     try:

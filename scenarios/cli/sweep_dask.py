@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,12 @@ def on_workers(runs: Sequence[Run], address: str, paths: Sequence[Path], timed: 
     address: of the scheduler, or a file that it wrote (--scheduler-file). paths: files and folders that the runs'
     arguments name. timed: the runs measure times, so no two may share a machine. Raises InputError, PlatformError.
     """
-    try:
-        from distributed import Client, Event, as_completed, wait
-    except ImportError:
-        raise PlatformError("--dask needs dask.distributed", "pip install 'mininetes[dask]'") from None
     files = bundle(paths)
     places = {str(path): str(path.resolve()) for path in paths}
     stop = f"mininetes-{uuid.uuid4()}"
-    where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
-    try:
-        client = Client(**where, timeout=_CONNECT)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--dask {address}", f"no scheduler answers there ({error})", "HOST:PORT or a file") from None
-    with contextlib.closing(client):
-        if problem := unfit(client.scheduler_info(n_workers=-1)["workers"].values(), timed):
-            raise InputError(f"--dask {address}", problem, "workers with --nthreads 1, one a machine")
+    with connected(address, timed) as client:
+        from distributed import Event, as_completed, wait
+
         event = Event(stop, client=client)
         sent = {client.submit(_whole, r.words, places, dict(files), stop, pure=False): r for r in runs}
         try:
@@ -61,6 +52,24 @@ def on_workers(runs: Sequence[Run], address: str, paths: Sequence[Path], timed: 
         finally:
             event.set()
             wait(list(sent), timeout=_GOODBYE)
+
+
+@contextlib.contextmanager
+def connected(address: str, timed: bool) -> Iterator[Any]:
+    """A client of the scheduler, whose workers will do. Raises as `on_workers`."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise PlatformError("--dask needs dask.distributed", "pip install 'mininetes[dask]'") from None
+    where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
+    try:
+        client = Client(**where, timeout=_CONNECT)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--dask {address}", f"no scheduler answers there ({error})", "HOST:PORT or a file") from None
+    with contextlib.closing(client):
+        if problem := unfit(client.scheduler_info(n_workers=-1)["workers"].values(), timed):
+            raise InputError(f"--dask {address}", problem, "workers with --nthreads 1, one a machine")
+        yield client
 
 
 def unfit(workers: Any, timed: bool) -> str:
