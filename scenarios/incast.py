@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from scenarios import Context, Outcome
-from scenarios.lab import bottleneck, options
+from scenarios.lab import bottleneck, idle, options
 from scenarios.lab.bottleneck import Queue
 from scenarios.measure import environment, stats, suite, tcp_counters
 from scenarios.measure.place import Place, run, script, serving
@@ -28,13 +28,6 @@ COLUMNS = (
     *("queue", "senders", "completion p50/p90/p99 (ms)", "at the link's rate (ms)", "goodput (Mbit/s)"),
     *("timeouts a round", "sent again a round", "rounds with a pause (%)", "CPUs busy (%)"),
 )
-_POD = """
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec: {{nodeName: {node}, containers: [{{name: idle, image: none}}]}}
----
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +64,8 @@ class Incast:
             options.number(config.scenario, key, 1)
         most = max(options.numbers(config.scenario, "senders", 1))
         *others, last = names
-        text = _POD.format(name="receiver", node=last)
-        text += "".join(_POD.format(name=_sender(n), node=others[n % len(others)]) for n in range(most))
+        text = idle.pod("receiver", last)
+        text += "".join(idle.pod(_sender(n), others[n % len(others)]) for n in range(most))
         rate = options.number(config.scenario, "rate", 1)
         return bottleneck.before(config, last, rate), manifests.load_text(text, self.name).objects
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from scenarios import Context, Outcome
-from scenarios.lab import bottleneck, options
+from scenarios.lab import bottleneck, idle, options
 from scenarios.lab.bottleneck import Queue
 from scenarios.measure import environment, iperf, stats, suite
 from scenarios.measure.place import Place, ProgramError, run, script, serving
@@ -39,13 +39,6 @@ LOADS = ("idle", "half", "full")
 # Seconds between questions, and until the load has settled.
 PERIOD, SETTLE = 0.005, 1
 COLUMNS = ("queue", "load", "RTT p50/p90/p99 (ms)", "lost (%)", "to idle", "bulk (Mbit/s)", "room of the queue (ms)")
-_POD = """
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec: {{nodeName: {node}, containers: [{{name: idle, image: none}}]}}
----
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +68,7 @@ class LatencyUnderLoad:
             options.number(config.scenario, key, 1)
         here, there = names[-2:]
         pods = {"asking": here, "sending": here, "answering": there, "receiving": there}
-        text = "".join(_POD.format(name=name, node=node) for name, node in pods.items())
+        text = "".join(idle.pod(name, node) for name, node in pods.items())
         rate = options.number(config.scenario, "rate", 1)
         return bottleneck.before(config, there, rate), manifests.load_text(text, self.name).objects
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scenarios import Context, Outcome, Variant
-from scenarios.lab import networks, options
+from scenarios.lab import idle, networks, options
 from scenarios.measure import bulk, devices, suite, wire
 from scenarios.measure.place import Place, run, script, serving
 from scenarios.report.curves import Curves
@@ -29,13 +29,6 @@ COLUMNS = (
     *("CNI", "MTU is", "fabric", "pods", "room", "largest echo", "path MTU discovery", "small messages"),
     *("TCP Mbit/s", "stalled (s)", "bytes on the wire per byte"),
 )
-_POD = """
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec: {{nodeName: {node}, containers: [{{name: c, image: none}}]}}
----
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +55,7 @@ class Mtu:
         names = [node.name for node in config.nodes]
         if len(names) < 2:
             raise InputError("--nodes", "mtu measures between two nodes", "2 or more")
-        text = "".join(_POD.format(name=name, node=node) for name, node in zip(("one", "two"), names[-2:], strict=True))
+        text = "".join(idle.pod(name, node) for name, node in zip(("one", "two"), names[-2:], strict=True))
         objects = manifests.load_text(text, self.name).objects
         found = []
         for name, lab in networks.chosen(config, "cnis").items():

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Literal
 
 from scenarios import Context, Outcome, Variant
-from scenarios.lab import failures, options
+from scenarios.lab import failures, idle, options
 from scenarios.measure import suite
 from scenarios.measure.outage import Outage, stream
 from scenarios.measure.place import Place
@@ -24,13 +24,6 @@ PORT = 5599
 # Of two nodes; which of them answers, routes decide.
 ANYCAST = "192.0.2.1"
 _BGP = {"announce": [{"prefix": f"{ANYCAST}/32", "nodes": ["worker", "worker2"]}]}
-_POD = """
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec: {{nodeName: {node}, containers: [{{name: idle, image: none}}]}}
----
-"""
 _NODES = ("worker", "worker2")
 _ALL = ("link down", "far link down", "link flaps", "spine dead", "leaf dead", "node dead", "controller dead")
 
@@ -75,7 +68,7 @@ class RoutingConvergence:
 
     def variants(self, config: LabConfig) -> Sequence[Variant]:
         """A lab for each mode: three nodes on two leaves and two spines."""
-        pods = "".join(_POD.format(name=n, node=node) for n, node in (("near", "control-plane"), ("far", "worker")))
+        pods = "".join(idle.pod(n, node) for n, node in (("near", "control-plane"), ("far", "worker")))
         objects = manifests.load_text(pods, self.name).objects
         found = []
         for name in options.names(config.scenario, "modes", MODES):
