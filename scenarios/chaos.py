@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import median
 
 from scenarios import Context, Outcome
-from scenarios.disorder import deeds, manifests
-from scenarios.disorder.audit import audit, census
+from scenarios.disorder import deeds, growth, manifests, rests
+from scenarios.disorder.audit import audit
 from scenarios.disorder.plan import FAULTS, Step, is_rest, steps
 from scenarios.disorder.reach import NotWhole, converge
 from scenarios.lab.options import names, numbers
-from scenarios.measure import suite, usage
-from scenarios.measure.costs import groups
+from scenarios.measure import suite
 from scenarios.netpol.prober_client import Prober
 from scenarios.report.curves import Curves
 from scenarios.report.results import Measurement, Samples, TextTable
@@ -28,20 +25,6 @@ from topo.lab import Lab
 # The lab unless another is asked for: nodes that run BIRD have the most that can fail.
 _BIRD: Mapping[str, object] = {"speaker": "bird", "holdTime": 3}
 _LABS = ("bird", "own")
-# What a process may have grown by from the second rest to the last: a share of what it had, and MiB beside; files it
-# has open, which come and go with connections.
-_GROWTH, _SPARE, _FILES = 0.25, 16.0, 16
-MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """What there was with the manifests of the beginning. memory: MiB by group; files: open ones of a group."""
-
-    step: int
-    memory: Mapping[str, float]
-    files: Mapping[str, int]
-    processes: Mapping[str, int]
 
 
 @dataclass(slots=True)
@@ -49,7 +32,7 @@ class Story:
     """What happened so far. took: seconds until the lab was whole again, with the step."""
 
     took: list[tuple[Step, float]] = field(default_factory=list)
-    rests: list[Rest] = field(default_factory=list)
+    rests: list[growth.Rest] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
 
@@ -85,12 +68,12 @@ class Chaos:
             problem = _beginning(lab, prober, patience)
             for step in todo if not problem else ():
                 context.progress(f"{step.number}/{count} {step.fault} {' '.join(step.target)}")
-                problem = _step(lab, prober, step, story, patience, rests=is_rest(step, count))
+                problem = _step(lab, prober, step, story, patience, at_rest=is_rest(step, count))
                 if problem:
                     break
         if problem:
             story.failed.append(f"seed {lab.parts.seed}, {problem}")
-        story.failed += leaks(story.rests)
+        story.failed += growth.leaks(story.rests)
         notes = [f"{kind} was left out: it {why}" for kind, why in missing.items()]
         return _outcome(story, notes)
 
@@ -113,7 +96,7 @@ def _beginning(lab: Lab, prober: Prober, patience: float) -> str:
     return "; ".join(audit(lab))
 
 
-def _step(lab: Lab, prober: Prober, step: Step, story: Story, patience: float, *, rests: bool) -> str:
+def _step(lab: Lab, prober: Prober, step: Step, story: Story, patience: float, *, at_rest: bool) -> str:
     """One of them, and what was wrong after it; "" if nothing."""
     try:
         deeds.suffer(lab, step)
@@ -121,12 +104,12 @@ def _step(lab: Lab, prober: Prober, step: Step, story: Story, patience: float, *
         if wrong := _soon(lab, patience):
             return f"{step}: {'; '.join(wrong)}"
         story.took.append((step, took))
-        if rests:
+        if at_rest:
             deeds.rest(lab)
             converge(lab, prober, patience)
             if wrong := _soon(lab, patience):
                 return f"{step}, at rest after it: {'; '.join(wrong)}"
-            story.rests.append(_rest(lab, step.number))
+            story.rests.append(rests.count(lab, step.number))
     except NotWhole as error:
         return f"{step}: {error}"
     except Exception as error:  # whatever the lab could not do is what is looked for
@@ -142,37 +125,6 @@ def _soon(lab: Lab, patience: float) -> list[str]:
     return wrong
 
 
-def _rest(lab: Lab, step: int) -> Rest:
-    found = {**groups(lab), "lab": [os.getpid()]}
-    memory = {name: group.memory / MIB for name, group in usage.read(found).groups.items()}
-    files = {name: sum(_open_files(pid) for pid in pids) for name, pids in found.items() if name != "pods"}
-    return Rest(step, memory, files, census(Path("/proc")))
-
-
-def _open_files(pid: int) -> int:
-    try:
-        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
-        return 0
-
-
-def leaks(rests: Sequence[Rest]) -> Iterator[str]:
-    """What grew from the second rest, when everything had happened once, to the last."""
-    if len(rests) < 3:
-        return
-    first, last = rests[1], rests[-1]
-    when = f"from step {first.step} to {last.step}"
-    for name, before in first.memory.items():
-        if last.memory[name] > before * (1 + _GROWTH) + _SPARE:
-            yield f"{name} grew {when}: {before:.0f} to {last.memory[name]:.0f} MiB"
-    for name, count in first.files.items():
-        if last.files[name] > count + _FILES:
-            yield f"{name} has more files open {when}: {count} to {last.files[name]}"
-    for name in sorted(first.processes.keys() | last.processes.keys()):
-        if last.processes.get(name, 0) > first.processes.get(name, 0):
-            yield f"more processes {name} {when}: {first.processes.get(name, 0)} to {last.processes.get(name, 0)}"
-
-
 def _outcome(story: Story, notes: list[str]) -> Outcome:
     measurements: list[Measurement] = []
     samples: list[Samples] = []
@@ -185,14 +137,7 @@ def _outcome(story: Story, notes: list[str]) -> Outcome:
             samples += more
             rows.append((kind, str(len(times)), f"{median(times):.2f}", f"{max(times):.2f}"))
     tables = [TextTable("After each failure", ("failure", "times", "whole again after (s)", "worst"), tuple(rows))]
-    if story.rests:
-        first, last = story.rests[0], story.rests[-1]
-        grown = tuple(
-            (name, f"{first.memory[name]:.1f}", f"{last.memory[name]:.1f}", _files(first, name), _files(last, name))
-            for name in first.memory
-        )
-        columns = ("processes", f"MiB at step {first.step}", f"at step {last.step}", "open files", "at the end")
-        tables.append(TextTable("What is left, with the manifests of the beginning", columns, grown))
+    tables += _growth(story.rests)
     notes = [
         *notes,
         "Whole: all pods ready, all flows confirmed, every pod's packets reach whom policies and Services say and "
@@ -202,14 +147,24 @@ def _outcome(story: Story, notes: list[str]) -> Outcome:
     return Outcome(measurements, samples, notes, tables, story.failed, _curves(story))
 
 
-def _files(rest: Rest, name: str) -> str:
-    return str(rest.files.get(name, "-"))
+def _growth(rested: Sequence[growth.Rest]) -> list[TextTable]:
+    """What there was at the first rest and at the last, and what it grew by meanwhile."""
+    if not rested:
+        return []
+    first, last = rested[0].step, rested[-1].step
+    rows = []
+    for measure, kind in growth.MEASURES.items():
+        for name, points in growth.series(rested, measure).items():
+            found = growth.slope(growth.warm(points))
+            cells = (f"{found.middle * 100:.2f}", f"{found.least * 100:.2f}") if found else ("-", "-")
+            what = f"{measure} of {name}" + (f" ({kind.unit})" if kind.unit else "")
+            rows.append((what, f"{points[0][1]:.4g}", f"{points[-1][1]:.4g}", *cells))
+    columns = ("what", f"at step {first}", f"at step {last}", "more in 100 steps", "at least")
+    return [TextTable("What is left, with the manifests of the beginning", columns, tuple(rows))]
 
 
 def _curves(story: Story) -> list[Curves]:
     if len(story.rests) < 2:
         return []
-    lines = {
-        name: tuple((float(rest.step), rest.memory[name]) for rest in story.rests) for name in story.rests[0].memory
-    }
+    lines = {name: tuple(points) for name, points in growth.series(story.rests, "memory").items()}
     return [Curves("chaos memory", "steps", "memory (MiB)", lines)]

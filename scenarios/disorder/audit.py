@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -18,6 +17,7 @@ from controllers.flow.program import LEARNED, Program
 from controllers.loads import datagrams
 from controllers.registry import discover
 from controllers.state import ClusterState
+from scenarios.disorder.census import ENDED, census
 from topo.cluster.store import Object
 from topo.control.workloads import is_over
 from topo.lab import Lab
@@ -138,37 +138,12 @@ def processes(lab: Lab) -> Iterator[str]:
     """A namespace of each machine and pod, a switch and a database of each machine, and nothing that has ended."""
     machines = len(lab.nodes) + len(lab.switches)
     holders = machines + len(lab.outside) + sum(s.attachment is not None for s in list(lab.kubelet.sandboxes.values()))
-    there = census(Path("/proc"))
+    there = {name: len(pids) for name, pids in census(Path("/proc")).items()}
     for name, count in {"sleep infinity": holders, "ovs-vswitchd": machines, "ovsdb-server": machines}.items():
-        if there[name] != count:
-            yield f"{there[name]} processes {name}, not {count}"
-    if there["(ended)"]:
-        yield f"{there['(ended)']} processes ended and nobody asked for their end"
-
-
-def census(proc: Path) -> Counter[str]:
-    """Every process of the capsule by what it runs; those whose end nobody has asked for as "(ended)"."""
-    found: Counter[str] = Counter()
-    for folder in proc.iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            words = (folder / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace").split("\0")
-        except OSError:
-            continue  # it ended meanwhile
-        found["(ended)" if state in "ZX" else _name(words)] += 1
-    return found
-
-
-def _name(words: list[str]) -> str:
-    """The program, and of an interpreter or a sleep what it is about."""
-    program = Path(words[0]).name
-    if program == "sleep":
-        return " ".join([program, *words[1:]])
-    if program.startswith("python") and "-m" in words:
-        return f"python -m {words[words.index('-m') + 1]}"
-    return program
+        if there.get(name, 0) != count:
+            yield f"{there.get(name, 0)} processes {name}, not {count}"
+    if ENDED in there:
+        yield f"{there[ENDED]} processes ended and nobody asked for their end"
 
 
 def _attached(lab: Lab, node: str) -> list[Object]:

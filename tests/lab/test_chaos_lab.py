@@ -59,7 +59,10 @@ def test_a_lab_is_whole_after_each_of_ten_failures(tmp_path: Path) -> None:
     table, rest = found["tables"]
     assert sum(int(times) for _, times, *_ in table["rows"]) == 10
     assert {row[0] for row in table["rows"]} == set(KINDS.split(","))
-    assert [row[0] for row in rest["rows"]][-1] == "lab"
+    counted = {row[0]: float(row[2]) for row in rest["rows"]}
+    lived = ("memory of lab (MiB)", "open files of python -m topo.standin", "processes of ovs-vswitchd")
+    assert all(counted[name] > 0 for name in (*lived, "flows of the controller", "connections of worker"))
+    assert 0 < counted["folder of the lab (MiB)"] < 16
 
 
 def test_a_lab_that_is_not_whole_again_is_said_with_seed_and_step(tmp_path: Path) -> None:

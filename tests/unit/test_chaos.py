@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from scenarios.chaos import SCENARIO, Rest, leaks
+from scenarios.chaos import SCENARIO
 from scenarios.disorder import audit, manifests
+from scenarios.disorder.census import ENDED, LAB, census
 from scenarios.disorder.deeds import _DEEDS
+from scenarios.disorder.growth import MEASURES, Rest, leaks, slope
 from scenarios.disorder.plan import CHANGES, FAULTS, ROUND, Change, Shape, is_rest, steps
 from scenarios.lab.assemble import Choices, parts
 from topo.cluster.errors import InputError
@@ -96,28 +99,56 @@ def test_addresses_and_interfaces_are_read_from_what_keeps_them(tmp_path: Path) 
 
 
 def test_a_process_that_ended_and_was_not_waited_for_is_counted() -> None:
-    before = audit.census(Path("/proc"))
+    before = census(Path("/proc"))
+    assert before[LAB] == [os.getpid()]
     child = subprocess.Popen(["true"])
     try:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert audit.census(Path("/proc"))["(ended)"] > before["(ended)"]
+        assert child.pid in census(Path("/proc"))[ENDED]
     finally:
         child.wait()
 
 
-def rest(step: int, memory: float, files: int, **processes: int) -> Rest:
-    return Rest(step, {"lab": memory}, {"lab": files}, processes)
+def rest(step: int, memory: float, files: float = 0, **processes: float) -> Rest:
+    had: dict[str, dict[str, float]] = {measure: {} for measure in MEASURES}
+    return Rest(step, had | {"memory": {LAB: memory}, "open files": {LAB: files}, "processes": processes})
 
 
 @pytest.mark.parametrize(
     ("last", "said"),
     [
         (rest(50, 60, 30, sleep=9), []),
-        (rest(50, 90, 30, sleep=9), ["lab grew from step 20 to 50: 50 to 90 MiB"]),
-        (rest(50, 50, 60, sleep=9), ["lab has more files open from step 20 to 50: 30 to 60"]),
-        (rest(50, 50, 30, sleep=10), ["more processes sleep from step 20 to 50: 9 to 10"]),
-        (rest(50, 50, 30, sleep=9, bird=1), ["more processes bird from step 20 to 50: 0 to 1"]),
+        (rest(50, 90, 30, sleep=9), ["memory of lab grew from step 20 to 50: 50 to 90 MiB"]),
+        (rest(50, 50, 60, sleep=9), ["open files of lab grew from step 20 to 50: 30 to 60"]),
+        (rest(50, 50, 30, sleep=10), ["processes of sleep grew from step 20 to 50: 9 to 10"]),
+        (rest(50, 50, 30, sleep=9, bird=1), ["processes of bird grew from step 20 to 50: 0 to 1"]),
     ],
 )
-def test_what_grew_is_said(last: Rest, said: list[str]) -> None:
+def test_what_grew_much_is_said_after_three_rests(last: Rest, said: list[str]) -> None:
     assert list(leaks([rest(10, 20, 5, sleep=1), rest(20, 50, 30, sleep=9), last])) == said
+
+
+def wavering(a_step: float) -> list[Rest]:
+    """500 steps of a lab of 60 MiB, whose memory warms up, goes up and down by 2 MiB, and grows by so much a step."""
+    rng = random.Random(1)
+    steps_rested = range(10, 501, 10)
+    return [rest(n, 60 - 10 / (n / 10) + rng.uniform(-2, 2) + a_step * n, n % 7) for n in steps_rested]
+
+
+def test_slow_growth_is_told_from_what_goes_up_and_down() -> None:
+    assert list(leaks(wavering(0.0))) == []
+    (said,) = leaks(wavering(0.03))
+    assert said.startswith("memory of lab grows by 0.0") and "from step 130 to 500" in said
+    # Too few to tell.
+    assert list(leaks(wavering(0.03)[:4])) == []
+
+
+def test_a_slope_is_the_middle_of_all_and_lies_between_its_bounds() -> None:
+    line = [(float(x), 3.0 * x) for x in range(20)]
+    wild = [(x, 900.0 if x == 7 else y) for x, y in line]
+    found = slope(wild)
+    assert found is not None and found.middle == 3.0 and found.least <= 3.0 <= found.most
+    assert slope(line[:4]) is None
+    # By hand: 21 slopes, of which the normal approximation leaves out four at either end.
+    sen = slope([(1, 9), (2, 15), (3, 19), (4, 20), (10, 45), (12, 55), (18, 78)])
+    assert sen is not None and sen.middle == 4.0 and (round(sen.least, 2), round(sen.most, 2)) == (3.75, 4.18)

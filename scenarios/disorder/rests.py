@@ -1,0 +1,59 @@
+"""What a lab has at rest, counted: memory, open files, processes, flows, connections, what its folder takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from scenarios.disorder.audit import held
+from scenarios.disorder.census import census
+from scenarios.disorder.growth import Rest
+from scenarios.measure import usage
+from topo import capsule
+from topo.lab import Lab
+
+_MIB = 1 << 20
+
+
+def count(lab: Lab, step: int) -> Rest:
+    """All of it, as it is now."""
+    pids = census(Path("/proc"))
+    memory = {name: group.memory / _MIB for name, group in usage.read(pids).groups.items()}
+    files = {name: float(sum(map(_open_files, numbers))) for name, numbers in pids.items()}
+    processes = {name: float(len(numbers)) for name, numbers in pids.items()}
+    machines = {**lab.switches, **{node.name: node.machine for node in lab.nodes.values()}}
+    texts = [machines[name].switch.ofctl("--no-names", "dump-flows", bridge) for name, bridge in lab.bridges()]
+    written = sum(len(held(text)) for text in texts)
+    followed = {n.name: n.machine.switch.appctl("dpctl/dump-conntrack").splitlines() for n in lab.nodes.values()}
+    return Rest(
+        step,
+        {
+            "memory": memory,
+            "open files": files,
+            "processes": processes,
+            "flows": {"the controller": float(written), "the switches": float(sum(map(_lines, texts)) - written)},
+            "connections": {name: float(len(lines)) for name, lines in followed.items()},
+            "folder": {"the lab": sum(_sizes(capsule.RUN.rglob("*"))) / _MIB},
+        },
+    )
+
+
+def _lines(listing: str) -> int:
+    """Flows in a listing, whose first line is no flow."""
+    return sum("cookie=" in line for line in listing.splitlines())
+
+
+def _open_files(pid: int) -> int:
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return 0
+
+
+def _sizes(paths: Iterable[Path]) -> Iterator[int]:
+    for path in paths:
+        try:
+            if path.is_file():
+                yield path.stat().st_size
+        except OSError:
+            continue  # it was removed meanwhile
