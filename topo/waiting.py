@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from topo.cluster.store import Object, Store
 from topo.control.endpoints import behind
+from topo.control.selections import pods_behind
 from topo.control.workloads import is_ready
 
 
@@ -26,7 +28,7 @@ def waiting_for(store: Store) -> list[str]:
     missing += [f"pod {p['metadata']['name']} is {_state(p)}" for p in pods if not is_ready(p)]
     # Pods are ready before their Services' slices say so.
     nodes = {node["metadata"]["name"]: node for node in store.list("Node")}
-    return missing or behind(store.list("Service"), pods, nodes, store.list("EndpointSlice"))
+    return missing or behind(store.list("Service"), partial(pods_behind, store), nodes, store.list("EndpointSlice"))
 
 
 def _owner_uids(thing: Object) -> set[str]:

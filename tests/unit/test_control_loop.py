@@ -18,7 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topo.cluster.ipam import AddressPool, service_pool
+from topo.cluster.labels import matches_labels
 from topo.cluster.store import Object, Store, Watch, key_of
+from topo.control import endpoints, selections
+from topo.control.children import is_over
 from topo.control.endpoints import SERVICE_NAME
 from topo.control.loop import ControlLoop
 from topo.control.workloads import is_ending, is_ready, owned
@@ -151,6 +154,29 @@ def images(cluster: Cluster) -> list[str]:
 
 
 # From objects to pods, addresses and endpoints
+
+
+def test_a_pods_change_costs_no_look_at_other_services_and_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, names = Cluster(*NODES), [f"app-{n}" for n in range(20)]
+    cluster.apply(*(workload("Deployment", name, replicas=2) for name in names), *map(service, names))
+    cluster.settle()
+    looked: list[Object] = []
+
+    def noted(thing: Object) -> bool:
+        looked.append(thing)
+        return is_over(thing)
+
+    def chosen(selector: Object, labels: Object) -> bool:
+        looked.append(selector)
+        return matches_labels(selector, labels)
+
+    monkeypatch.setattr(endpoints, "is_over", noted)
+    monkeypatch.setattr(selections, "matches_labels", chosen)
+    cluster.store.update(*key_of(cluster.pods[0]), ready(False))
+    cluster.reconcile()
+    assert len(cluster.endpoints("app-0")) == 1
+    # Its Service is matched, and both of the Service's pods are looked at.
+    assert len(looked) == 3
 
 
 def test_a_deployment_and_a_service_become_pods_on_nodes_an_address_and_endpoints() -> None:

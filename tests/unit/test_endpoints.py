@@ -272,11 +272,11 @@ def test_every_pod_is_in_exactly_one_slice_whatever_the_order(pods: list[Object]
 def test_a_service_is_behind_until_its_slices_have_its_ready_pods() -> None:
     pods, web = [pod(1), pod(2), pod(3, ready=False)], service()
     said = ["Service web does not have all of its 2 ready pods yet"]
-    assert behind([web], pods, {}, []) == said
-    assert behind([web], pods, {}, slices(web, pods[:1])) == said
-    assert behind([web], pods, {}, slices(web, [pod(1), pod(2, ready=False)])) == said
-    assert behind([web], pods, {}, slices(web, pods)) == []
-    assert behind([service(selector=None)], pods, {}, []) == []
+    assert behind([web], lambda _: pods, {}, []) == said
+    assert behind([web], lambda _: pods, {}, slices(web, pods[:1])) == said
+    assert behind([web], lambda _: pods, {}, slices(web, [pod(1), pod(2, ready=False)])) == said
+    assert behind([web], lambda _: pods, {}, slices(web, pods)) == []
+    assert behind([service(selector=None)], lambda _: pods, {}, []) == []
     others = slices(service(), pods)
     others[0]["metadata"]["namespace"] = "elsewhere"
-    assert behind([web], pods, {}, others) == said
+    assert behind([web], lambda _: pods, {}, others) == said

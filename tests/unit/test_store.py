@@ -61,6 +61,37 @@ def test_objects_are_listed_by_kind_and_namespace_in_the_order_of_creation() -> 
     assert [key_of(t) for t in store] == [key_of(t) for t in store.watch()[0]]
 
 
+LABELS = st.dictionaries(st.sampled_from(["app", "tier"]), st.sampled_from(["a", "b"]))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["p1", "p2", "p3"]), st.none() | LABELS)),
+    st.dictionaries(st.sampled_from(["app", "tier"]), st.sampled_from(["a", "b"]), min_size=1),
+)
+def test_objects_are_found_by_labels_and_owners_as_a_look_at_all_of_them_would(
+    steps: list[tuple[str, dict[str, str] | None]], wanted: dict[str, str]
+) -> None:
+    store = Store()
+    store.create({**pod("p1", "other"), "metadata": {"name": "p1", "namespace": "other", "labels": wanted}})
+    for name, labels in steps:
+        owner = {"uid": "u1" if labels else "u2"}
+        if labels is None:
+            if store.get("Pod", "default", name):
+                store.delete("Pod", "default", name)
+        elif store.get("Pod", "default", name):
+            change = {"labels": labels, "ownerReferences": [owner]}
+            store.update("Pod", "default", name, lambda one, change=change: one["metadata"].update(change))
+        else:
+            one = pod(name)
+            one["metadata"] |= {"labels": labels, "ownerReferences": [owner]}
+            store.create(one)
+    every = store.list("Pod", "default")
+    assert store.labelled("Pod", "default", wanted) == [
+        one for one in every if wanted.items() <= one["metadata"]["labels"].items()
+    ]
+    assert store.owned("u1") == [one for one in every if one["metadata"]["ownerReferences"] == [{"uid": "u1"}]]
+
+
 def test_creation_gives_uid_timestamp_and_resource_version_and_leaves_the_callers_object_alone() -> None:
     store = Store(lambda: datetime(2024, 5, 1, 12, 0, 0, 999, tzinfo=UTC))
     mine = pod()

@@ -11,10 +11,13 @@ import pytest
 from topo import waiting
 from topo.cluster.ipam import service_pool
 from topo.cluster.store import Object, Store
+from topo.control import endpoints
+from topo.control.children import is_over
 from topo.control.loop import ControlLoop
 from topo.control.workloads import is_ready
 
 COUNT = 30
+READY = [{"type": "Ready", "status": "True"}]
 
 
 def thing(kind: str, name: str, owner: Object | None = None, **more: Any) -> Object:
@@ -85,3 +88,20 @@ def test_the_control_loop_lists_pods_once_for_all_workloads_of_a_batch() -> None
     store.listed = 0
     loop.reconcile(batch)
     assert store.listed <= 3
+
+
+def test_a_services_pods_are_found_without_a_look_at_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, looked = Store(), []
+    for n in range(COUNT):
+        one = thing("Pod", f"p-{n}", spec={"nodeName": "n"}, status={"podIP": f"10.0.0.{n}", "conditions": READY})
+        one["metadata"]["labels"] = {"app": f"a-{n}", "tier": "web"}
+        store.create(one)
+        store.create(thing("Service", f"a-{n}", spec={"selector": {"tier": "web", "app": f"a-{n}"}, "ports": []}))
+
+    def look(one: Object) -> bool:
+        looked.append(one)
+        return is_over(one)
+
+    monkeypatch.setattr(endpoints, "is_over", look)
+    assert len(waiting.waiting_for(store)) == COUNT
+    assert len(looked) == COUNT

@@ -6,10 +6,12 @@ import queue
 import threading
 import uuid
 from builtins import list as List  # Store.list hides the built-in name inside the class
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from topo.cluster.index import Index
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]  # kind, namespace ("" where the kind has none), name
@@ -113,6 +115,7 @@ class Store:
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._objects: dict[str, dict[Key, Object]] = {}
+        self._index: Index[Key] = Index()
         self._given: dict[Key, Given] = {}
         self._watches: list[Watch] = []
         self._lock = threading.RLock()
@@ -124,6 +127,20 @@ class Store:
         with self._lock:
             found = self._objects.get(kind, {})
             return [thing for key, thing in found.items() if namespace is None or key[1] == namespace]
+
+    def labelled(self, kind: str, namespace: str, labels: Mapping[str, str]) -> List[Object]:
+        """Those of the kind and namespace that bear all of these labels, one at least, in the order of creation.
+
+        Takes time for the objects with the rarest of them, and not for all there are.
+        """
+        with self._lock:
+            found = self._index.find((kind, namespace, *label) for label in labels.items())
+            return [self._objects[kind][key] for key in found]
+
+    def owned(self, uid: str) -> List[Object]:
+        """What the object with this uid has made, of any kind, in the order of creation."""
+        with self._lock:
+            return [self._objects[key[0]][key] for key in self._index.find([uid])]
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """The object, or None."""
@@ -180,6 +197,7 @@ class Store:
             thing = self._objects.get(kind, {}).pop((kind, namespace, name), None)
             if thing is None:
                 raise NotFound(f"{kind} {namespace}/{name} is not there")
+            self._index.take((kind, namespace, name))
             self._given.pop((kind, namespace, name), None)
             self.revision += 1
             self._tell(Event(DELETED, thing, self.revision))
@@ -226,12 +244,22 @@ class Store:
         self.revision += 1
         thing["metadata"]["resourceVersion"] = str(self.revision)
         self._objects.setdefault(key[0], {})[key] = thing
+        self._index.put(key, _marks(key, thing))
         self._tell(Event(event, thing, self.revision))
         return thing
 
     def _tell(self, event: Event) -> None:
         for watch in self._watches:
             watch.put(event)
+
+
+def _marks(key: Key, thing: Object) -> Iterator[Hashable]:
+    """What the object is found by: its labels, and the uids of those that made it."""
+    meta = thing["metadata"]
+    for label in (meta.get("labels") or {}).items():
+        yield key[0], key[1], *label
+    for reference in meta.get("ownerReferences") or ():
+        yield reference["uid"]
 
 
 def _merge(have: Object, want: Object, before: Given) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from topo.cluster.labels import matches_labels
@@ -19,6 +19,7 @@ _CLOSE = ("PreferClose", "PreferSameZone", "PreferSameNode")
 _NO_NODES: Mapping[str, Object] = {}
 # Kubernetes, "EndpointSlices": at most 100 endpoints a slice by default.
 MOST = 100
+PodsOf = Callable[[Object], Iterable[Object]]
 
 
 def slices(service: Object, pods: Iterable[Object], nodes: Mapping[str, Object] = _NO_NODES) -> list[Object]:
@@ -44,9 +45,12 @@ def slices(service: Object, pods: Iterable[Object], nodes: Mapping[str, Object] 
 
 
 def behind(
-    services: Iterable[Object], pods: Sequence[Object], nodes: Mapping[str, Object], there: Iterable[Object]
+    services: Iterable[Object], pods_of: PodsOf, nodes: Mapping[str, Object], there: Iterable[Object]
 ) -> list[str]:
-    """Services whose slices lack ready pods that they should have, a sentence each. there: the slices there are."""
+    """Services whose slices lack ready pods that they should have, a sentence each.
+
+    pods_of: gives the pods that a Service may choose; there: the slices there are.
+    """
     listed: dict[tuple[str, str], set[str]] = {}
     for one in there:
         key = one["metadata"]["namespace"], (one["metadata"].get("labels") or {}).get(SERVICE_NAME, "")
@@ -54,7 +58,7 @@ def behind(
     missing = []
     for service in services:
         key = service["metadata"]["namespace"], service["metadata"]["name"]
-        wanted = {address for one in slices(service, pods, nodes) for address in _ready(one)}
+        wanted = {address for one in slices(service, pods_of(service), nodes) for address in _ready(one)}
         if not wanted <= listed.get(key, set()):
             missing.append(f"Service {key[1]} does not have all of its {len(wanted)} ready pods yet")
     return missing

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from topo.cluster.ipam import AddressPool
-from topo.cluster.labels import matches_labels
 from topo.cluster.store import CLUSTER_SCOPED, DELETED, Conflict, Event, Key, NotFound, Object, Store, key_of
 from topo.control import endpoints, scheduler, workloads
 from topo.control.allocation import ServiceAllocator
 from topo.control.events import record
+from topo.control.selections import Selections, pods_behind
 
 LOG = logging.getLogger("mininetes")
 
@@ -36,7 +36,7 @@ class ControlLoop:
         self._services: dict[Key, None] = {}
         # Services that lack something that another one may give back.
         self._starved: dict[Key, None] = {}
-        self._chosen_by = Selections(store)
+        self._chosen_by = Selections()
         # When a workload is worth planning again although nothing happens (time.monotonic).
         self._due: dict[Key, float] = {}
         self._schedule = False
@@ -67,33 +67,30 @@ class ControlLoop:
         services, self._services = self._services, {}
         owners, self._workloads = self._workloads, {}
         self._allocate(services)
-        children = self._by_owner() if owners else {}
         for key in owners:
             with _logged(*key):
-                self._workload(key, children)
+                self._workload(key)
         if self._schedule:
             self._schedule = False
             with _logged("scheduler"):
                 self._place_pods()
-        pods_of: dict[str, list[Object]] = {}
-        for pod in self.store.list("Pod") if services else ():
-            pods_of.setdefault(pod["metadata"]["namespace"], []).append(pod)
-        nodes = {node["metadata"]["name"]: node for node in self.store.list("Node")}
+        nodes = {node["metadata"]["name"]: node for node in self.store.list("Node")} if services else {}
         for key in services:
             with _logged(*key):
-                self._endpoints(key, pods_of.get(key[1], []), nodes)
+                self._endpoints(key, nodes)
 
     def _note(self, event: Event) -> None:
         """What an event makes worth looking at."""
         thing, kind, gone = event.object, event.object["kind"], event.type == DELETED
         if kind == "Service":
             self._services[key_of(thing)] = None
+            self._chosen_by.note_service(thing, gone)
             if gone:
                 self._allocator.forget(key_of(thing))
         elif kind == "Namespace" and gone:
             self._empty(thing["metadata"]["name"])
         elif kind == "Pod":
-            self._services |= self._chosen_by.note(thing, gone)
+            self._services |= self._chosen_by.note_pod(thing, gone)
             self._workloads |= self._owner_keys(thing)
             self._schedule = self._schedule or gone or "nodeName" not in thing["spec"]
         elif kind in workloads.WORKLOADS:
@@ -120,9 +117,8 @@ class ControlLoop:
     def _orphans(self, owner: Object) -> None:
         """Garbage collection: what a deleted workload owned goes too."""
         self._due.pop(key_of(owner), None)
-        for kind in (*workloads.CHILDREN.values(), "Pod"):
-            for child in workloads.owned(owner, self.store.list(kind, owner["metadata"]["namespace"])):
-                self._remove(child)
+        for child in self.store.owned(owner["metadata"]["uid"]):
+            self._remove(child)
 
     def _empty(self, namespace: str) -> None:
         """What a deleted Namespace held goes with it (Kubernetes, "Namespaces": deletion)."""
@@ -145,23 +141,14 @@ class ControlLoop:
         except NotFound:
             pass  # somebody was faster
 
-    def _by_owner(self) -> dict[str, list[Object]]:
-        """All that workloads have made, by their uids: one look for all of them."""
-        found: dict[str, list[Object]] = {}
-        for kind in (*dict.fromkeys(workloads.CHILDREN.values()), "Pod"):
-            for thing in self.store.list(kind):
-                for reference in thing["metadata"].get("ownerReferences", ()):
-                    found.setdefault(reference["uid"], []).append(thing)
-        return found
-
-    def _workload(self, key: Key, children: Mapping[str, list[Object]]) -> None:
+    def _workload(self, key: Key) -> None:
         self._due.pop(key, None)
         owner = self.store.get(*key)
         if owner is None:
             return
-        own = children.get(owner["metadata"]["uid"], [])
+        own = self.store.owned(owner["metadata"]["uid"])
         made = [one for one in own if one["kind"] != "Pod"]
-        mine = [*own, *(pod for parent in made for pod in children.get(parent["metadata"]["uid"], ()))]
+        mine = [*own, *(pod for parent in made for pod in self.store.owned(parent["metadata"]["uid"]))]
         todo = workloads.plan(owner, mine, self.store.list("Node"), self._suffix, self.store.now())
         if todo.again is not None:
             self._due[key] = time.monotonic() + todo.again
@@ -221,16 +208,12 @@ class ControlLoop:
             self._starved[key] = None
         self.store.update(*key, _replace(spec=wanted["spec"], status=wanted.get("status")))
 
-    def _endpoints(self, key: Key, pods: list[Object], nodes: Mapping[str, Object]) -> None:
+    def _endpoints(self, key: Key, nodes: Mapping[str, Object]) -> None:
         service = self.store.get(*key)
-        found = endpoints.slices(service, pods, nodes) if service else []
+        found = endpoints.slices(service, pods_behind(self.store, service), nodes) if service else []
         wanted = {s["metadata"]["name"]: s for s in found}
-        have = {
-            s["metadata"]["name"]: s
-            for s in self.store.list("EndpointSlice", key[1])
-            if s["metadata"].get("labels", {}).get(endpoints.SERVICE_NAME) == key[2]
-            and s["metadata"]["labels"].get(endpoints.MANAGED_BY) == endpoints.OURS
-        }
+        ours = {endpoints.SERVICE_NAME: key[2], endpoints.MANAGED_BY: endpoints.OURS}
+        have = {s["metadata"]["name"]: s for s in self.store.labelled("EndpointSlice", key[1], ours)}
         for step in endpoints.stepwise(have, wanted):
             for name, members in step.items():
                 one, there = wanted[name], self.store.get("EndpointSlice", key[1], name)
@@ -240,27 +223,6 @@ class ControlLoop:
                     self.store.update("EndpointSlice", key[1], name, _filled(one, members))
         for name in set(have) - set(wanted):
             self.store.delete("EndpointSlice", key[1], name)
-
-
-class Selections:
-    """Which Services a pod's change concerns: those that choose it now, and those that did before."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._last: dict[Key, dict[Key, None]] = {}
-
-    def note(self, pod: Object, gone: bool) -> dict[Key, None]:
-        """The Services to look at again."""
-        key, labels = key_of(pod), pod["metadata"].get("labels") or {}
-        now = {
-            key_of(s): None
-            for s in self._store.list("Service", key[1])
-            if s["spec"].get("selector") and matches_labels(s["spec"]["selector"], labels)
-        }
-        before = self._last.pop(key, {})
-        if not gone:
-            self._last[key] = now
-        return before | now
 
 
 @contextmanager

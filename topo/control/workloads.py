@@ -28,8 +28,6 @@ from topo.control.rollout import deployment
 __all__ = ["Plan", "is_available", "is_ending", "is_live", "is_over", "is_ready", "owned", "plan", "template_hash"]
 
 WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job")
-# What a workload makes besides pods, by its kind; all of it goes with it.
-CHILDREN = {"Deployment": "ReplicaSet", "StatefulSet": "ControllerRevision"}
 
 
 def plan(owner: Object, children: Sequence[Object], nodes: Sequence[Object], suffix: Suffix, now: datetime) -> Plan:
