@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from topo import fabric, hosts, links, linuxbridge, nodes, outside, routers
+from topo import fabric, hosts, links, linuxbridge, logs, nodes, outside, routers
 from topo.cluster.ipam import AddressPool, service_pool
 from topo.cluster.network import Daemon, PodNetwork
 from topo.cluster.patience import patience
@@ -152,6 +152,7 @@ class Lab:
         self.loop.start()
         self.kubelet.start()
         threading.Thread(target=self._watch_nodes, name="nodes", daemon=True).start()
+        threading.Thread(target=logs.keep_short, args=(self.run,), name="logs", daemon=True).start()
 
     def add_node(self, node: NodeConfig) -> None:
         """A node joins the running lab. Raises InputError if there are no addresses for it."""

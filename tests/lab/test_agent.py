@@ -146,6 +146,13 @@ def test_a_restarted_controller_leaves_the_agent_alone(lab: RunningLab) -> None:
     assert agent(lab) == before
 
 
+def test_a_log_does_not_grow_for_ever(lab: RunningLab) -> None:
+    log = "/run/mininetes/worker/chatter.log"
+    lab.exec("worker", "sh", "-c", f"yes 'the same again' | head -n 100000 >> {log}")
+    lab.eventually(lambda: int(lab.exec("worker", "stat", "-c", "%s", log)) < 600000)
+    assert lab.exec("worker", "tail", "-n", "1", log) == "the same again\n"
+
+
 def test_when_the_announcer_goes_another_announces_itself_on_the_fabric(lab: RunningLab) -> None:
     address = balanced(lab, "anywhere")
     assert get(lab, "client", f"http://{address}/")[0] == "200"

@@ -91,7 +91,7 @@ def _log() -> None:
     if folder.is_dir():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, suppress(OSError):
             sock.connect(("192.0.2.1", 9))  # sends nothing; an address of no network (RFC 5737), to learn our own
-            sys.stderr = (folder / f"dns-{sock.getsockname()[0]}.log").open("w", buffering=1)
+            sys.stderr = (folder / f"dns-{sock.getsockname()[0]}.log").open("a", buffering=1)
 
 
 if __name__ == "__main__":
