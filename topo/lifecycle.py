@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from topo import containers, pod_status
 from topo.cluster.store import NotFound, Object, Store, key_of, time_text
@@ -23,6 +24,9 @@ from topo.pods import Sandbox
 from topo.probes import LIVENESS, Check, Prober, plan
 from topo.programs import Program, Reaper, kill, terminate
 from topo.standin.client import StandIn
+
+# Opens ports of a pod, or opens them again: topo.standin.client.StandIn.
+Listen = Callable[[str, int, dict[str, Any], Sequence[tuple[str, int]]], list[list[Any]]]
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +82,9 @@ class Lifecycle:
             lambda uid, name, purpose: inbox.put(partial(self._unhealthy, uid, name, purpose)),
         )
         self.endings = Endings(store, standin, inbox, withdrawn, self._reaper, ended)
+        standin.each(
+            lambda server: self._reaper.watch(server, lambda status: inbox.put(partial(self._unserved, status)))
+        )
 
     def begin(self, pod: Object, sandbox: Sandbox) -> None:
         """Start the containers, unless init containers come first, and tell the store."""
@@ -149,14 +156,16 @@ class Lifecycle:
     # Starting
 
     def _start_all(self, run: Run) -> None:
-        meta = run.pod["metadata"]
-        who = {"pod": meta["name"], "namespace": meta["namespace"], "node": run.sandbox.node.name}
-        ports = [port for container in run.containers for port in container.ports]
-        for protocol, port, why in self._standin.open(run.key, run.sandbox.pid, who, ports):
-            text = f"stand-in cannot listen on {protocol} port {port}: {why}"
-            record(self._store, run.pod, "FailedListen", text)
+        self._listen(run, self._standin.open, [port for container in run.containers for port in container.ports])
         for container in run.containers:
             self._start(run, container)
+
+    def _listen(self, run: Run, how: Listen, ports: Sequence[tuple[str, int]]) -> None:
+        meta = run.pod["metadata"]
+        who = {"pod": meta["name"], "namespace": meta["namespace"], "node": run.sandbox.node.name}
+        for protocol, port, why in how(run.key, run.sandbox.pid, who, ports):
+            text = f"stand-in cannot listen on {protocol} port {port}: {why}"
+            record(self._store, run.pod, "FailedListen", text)
 
     def _start(self, run: Run, container: Container) -> None:
         container.running, container.since = True, time.monotonic()
@@ -239,7 +248,7 @@ class Lifecycle:
         container.started = container.ready = False
         container.restarts += 1
         self._report(run)  # it is not ready before it is again
-        self._standin.restart(run.key, run.sandbox.pid, container.ports)
+        self._listen(run, self._standin.restart, container.ports)
         self._unprobed_is_ready(run, container)
         self._prober.again(uid, name)
         self._report(run)
@@ -247,7 +256,19 @@ class Lifecycle:
     def _exited(self, run: Run, container: Container, program: Program, status: int) -> None:
         if run.gone or container.program is not program:
             return
-        container.program, container.exit = None, status if status >= 0 else 128 - status
+        container.program = None
+        self._stopped(run, container, status)
+
+    def _unserved(self, status: int) -> None:
+        """The stand-ins' server ended, and with it every container that it served."""
+        for run in list(self._runs.values()):
+            for container in run.containers:
+                if container.running and container.ports:
+                    self._stopped(run, container, status)
+
+    def _stopped(self, run: Run, container: Container, status: int) -> None:
+        """A container ended by itself: what its pod's policy says happens. status: negative is a signal."""
+        container.exit = status if status >= 0 else 128 - status
         container.running = container.started = container.ready = False
         self._prober.pause(run.uid, container.name)
         policy = "Always" if container.beside else run.pod["spec"].get("restartPolicy", "Always")
@@ -279,6 +300,8 @@ class Lifecycle:
         if run.gone or run.ending or container.running or container.over:
             return
         container.restarts += 1
+        if container.ports:
+            self._listen(run, self._standin.restart, container.ports)
         self._start(run, container)
         if run.connected:
             self._unprobed_is_ready(run, container)

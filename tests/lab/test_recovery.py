@@ -40,6 +40,12 @@ apiVersion: v1
 kind: Node
 metadata: {name: late}
 """
+ENDS = """
+apiVersion: v1
+kind: Pod
+metadata: {name: ends}
+spec: {restartPolicy: Never, nodeName: worker, containers: [{name: c, image: x, ports: [{containerPort: 8080}]}]}
+"""
 # Always by the same port, so that it is one connection to conntrack; who answers.
 ASK = """
 import json, socket, sys
@@ -126,6 +132,30 @@ def test_after_a_node_has_joined_agents_and_switches_are_still_looked_after(lab:
     lab.eventually(lambda: _unready(lab, ready) == [])
     lab.ask("delete", "node", "late")
     assert lab.exec("worker", "sh", "-c", "ls /run/mininetes/late/cni 2>&1", ok=False).count("No such file") == 1
+
+
+@ONE
+def test_containers_whose_server_was_killed_are_restarted_as_their_pods_say(lab: RunningLab, tmp_path: Path) -> None:
+    lab.apply(ENDS, tmp_path)
+    before, asker = lab.pod("asker"), "http://" + lab.pod("asker")["ip"] + ":8080/"
+    _kill_server(lab)
+    # The first restart follows at once, in the same namespaces (Kubernetes, "Container restart policy").
+    lab.eventually(lambda: lab.pod("asker")["restarts"] == before["restarts"] + 1 and lab.pod("asker")["ready"])
+    assert lab.pod("asker")["ip"] == before["ip"]
+    assert '"pod": "asker"' in lab.exec("worker", "curl", "-s", "-m", "3", asker)
+    assert lab.pod("ends")["phase"] == "Failed"
+    # The next waits, and pods that come and go meanwhile do not.
+    _kill_server(lab)
+    lab.eventually(lambda: not lab.pod("asker")["ready"])
+    assert any("container c ended with status 137; it is restarted" in said for said in lab.status()["warnings"])
+    lab.ask("delete", "pod/ends")
+    (tmp_path / "third.yaml").write_text(SERVER.format("third"))
+    lab.ask("apply", "-f", str(tmp_path / "third.yaml"))
+    lab.eventually(lambda: lab.pod("third")["ready"])
+
+
+def _kill_server(lab: RunningLab) -> None:
+    lab.exec("worker", "kill", "-9", lab.exec("worker", "pgrep", "-f", "[-]m topo[.]standin").strip())
 
 
 def _unready(lab: RunningLab, names: list[str]) -> list[str]:

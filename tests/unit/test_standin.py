@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPResponse
 from itertools import count
 from pathlib import Path
@@ -402,7 +402,7 @@ def test_restarted_ports_end_their_connections_and_listen_again_in_health(place:
         for sock in (gone, stays):
             sock.sendall(b"x")
             assert sock.recv(4096)
-        assert place.standin.restart("again", place.holder.pid, [("TCP", 7403), ("UDP", 7403)]) == []
+        assert place.standin.restart("again", place.holder.pid, WHO, [("TCP", 7403), ("UDP", 7403)]) == []
         assert gone.recv(100) == b""
         stays.sendall(b"x")
         assert stays.recv(4096)
@@ -444,13 +444,28 @@ def test_a_port_is_served_again_after_the_server_ran_out_of_descriptors(place: P
         assert json.loads(sock.recv(4096))["port"] == port
 
 
-def test_a_server_that_has_ended_is_an_error_with_its_status() -> None:
+@pytest.fixture
+def standin() -> Iterator[StandIn]:
     standin = StandIn()
-    assert standin.process.stdin is not None
-    assert standin.process.stdout is not None
-    standin.process.stdin.write('{"neither open nor close": 1}\n')
+    yield standin
+    standin.process.kill()
+    standin.process.wait()
+    for stream in (standin.process.stdin, standin.process.stdout):
+        assert stream is not None
+        stream.close()
+
+
+def test_after_a_server_has_ended_another_does_what_is_asked(standin: StandIn) -> None:
+    servers: list[subprocess.Popen[str]] = []
+    standin.each(servers.append)
+    servers[0].kill()
+    servers[0].wait()
+    assert standin.restart("new", os.getpid(), WHO, []) == []
+    assert servers == [servers[0], standin.process] and standin.process.poll() is None
+    standin.close("new")
+
+
+def test_what_no_server_outlives_is_an_error_with_its_status() -> None:
+    standin = StandIn()
     with pytest.raises(RuntimeError, match="the stand-in server ended with status 1"):
-        standin.close("x")
-    standin.process.stdout.close()
-    with suppress(BrokenPipeError):
-        standin.process.stdin.close()
+        standin.open("wrong", os.getpid(), WHO, [("no such protocol", 1)])

@@ -2,7 +2,7 @@
 
 Commands come as JSON lines on standard input and each is answered by one line on standard output:
 {"open": POD, "pid": PID, "who": {...}, "ports": [["TCP", 80], ...]} -> {"open": POD, "failed": [["TCP", 80, why]]}
-{"restart": POD, "pid": PID, "ports": [["TCP", 80], ...]}           -> {"restart": POD, "failed": [...]}
+{"restart": POD, "pid": PID, "who": {...}, "ports": [...]}          -> {"restart": POD, "failed": [...]}
 {"drain": [POD, ...]}                                               -> {"drain": {POD: open connections}}
 {"close": POD}                                                      -> {"close": POD}
 
@@ -254,7 +254,7 @@ def carry_out(command: dict[str, Any], pods: dict[str, Pod]) -> dict[str, Any]:
         pod = pods[command["open"]] = Pod(command["who"])
         return {"open": command["open"], "failed": open_ports(pod, command["pid"], ports)}
     if "restart" in command:
-        pod = pods[command["restart"]]
+        pod = pods.setdefault(command["restart"], Pod(command["who"]))  # of a server before this one
         close_ports(pod, ports)
         pod.healthy = True
         return {"restart": command["restart"], "failed": open_ports(pod, command["pid"], ports)}
