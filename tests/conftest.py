@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 from functools import cache
 
+import as_root
 import pytest
+from as_root import pytest_runtest_protocol
 
 from topo import platform
+from topo.system import find_system_programs
+
+__all__ = ["pytest_runtest_protocol"]
+
+find_system_programs()  # whoever runs the tests: those ask whether there is a program, and start some
 
 
 @cache
@@ -21,3 +28,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     item.user_properties.append(("kernel", os.uname().release))
     if item.path.is_relative_to(item.config.rootpath / "tests" / "lab"):
         item.user_properties.append(("datapath", _datapath()))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave no process behind."""
+    as_root.end(config)

@@ -14,6 +14,9 @@ CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x10000000, 0x
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x40000
 _PR_SET_PDEATHSIG = 1
 
+# Where tc, ovs-vswitchd and nginx are; Debian's ordinary users have none of it in PATH (login.defs(5), ENV_PATH).
+_SYSTEM_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -85,6 +88,12 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "vxlan": ("id", "1", "dstport", "4789"),
     "ipip": ("local", "192.0.2.1"),
 }
+
+
+def find_system_programs() -> None:
+    """Have this process and its children find them, whatever their user's PATH."""
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join(dict.fromkeys((*path, *_SYSTEM_PROGRAMS)))
 
 
 def wait_end(number: int) -> None:

@@ -16,9 +16,7 @@ from scenarios.cli import Command
 from scenarios.cli.terminal import printable
 from scenarios.lab.socket import LabError
 from topo.cluster.errors import UserError
-
-# Where tc, ovs-vswitchd and nginx are; Debian's ordinary users have none of it in PATH (login.defs(5), ENV_PATH).
-SYSTEM_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+from topo.system import find_system_programs
 
 
 def commands(wanted: str) -> dict[str, Command]:
@@ -54,8 +52,7 @@ def parser(wanted: str = "") -> argparse.ArgumentParser:
 def run(words: Sequence[str]) -> int:
     """Run one verb; its exit status, 2 for a user's error."""
     arguments = parser(words[0] if words else "").parse_args(words)
-    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    os.environ["PATH"] = os.pathsep.join(dict.fromkeys((*path, *SYSTEM_PROGRAMS)))
+    find_system_programs()
     look_in([Path(folder) for folder in getattr(arguments, "plugins", ())])
     try:
         return int(arguments.run(arguments))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
 import time
@@ -29,7 +28,7 @@ from topo.cluster.network import PodNetwork
 from topo.hosts import Host
 from topo.system import inside
 
-pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="not root: a namespace cannot be made")
+pytestmark = pytest.mark.as_root
 
 LAB = Lab("10.244.0.0/16", "10.96.0.0/16", "flannel", "userspace", 1500)
 MAC = mac_number("0a:58:ac:12:00:02")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from topo import links
 from topo.hosts import Host
 
 PROGRAM = Path(__file__).parents[2] / "controllers" / "programs" / "service_proxy.py"
-pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="not root: a namespace cannot be made")
+pytestmark = pytest.mark.as_root
 
 # Endpoints on loopback addresses: each says its own, and upper-cases what it heard once the client said that was all.
 BACKENDS = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from topo.cni.request import Attachment
 from topo.cni.result import Result, read
 from topo.cni.runtime import Runtime, agree
 
+pytestmark = pytest.mark.as_root  # setns(2): the plugin enters the node's network
 ROOT = Path(__file__).parents[2]
 ATTACHMENT = Attachment("c1", "/proc/1/ns/net", "eth0", {"A": "b"}, {"mac": "00:11:22:33:44:66", "unheard": 1})
 LAST = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/proc/1/ns/net"}], "ips": [], "dns": {}}
@@ -313,7 +313,6 @@ def test_a_defect_of_a_plugin_is_an_error_object_too() -> None:
     assert (status, said["code"], said["details"]) == (1, 999, "oops")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="not root: the plugin enters the node's network, which setns(2) refuses")
 @pytest.mark.statement("ipam-env", "gc-delegated")
 def test_a_delegate_gets_the_same_environment_and_the_whole_configuration(tmp_path: Path) -> None:
 

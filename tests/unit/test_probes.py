@@ -18,6 +18,7 @@ import pytest
 from topo.cluster.store import Object
 from topo.probes import Check, Prober, plan, port_number
 
+pytestmark = pytest.mark.as_root  # setns(2): the prober enters the node's namespace
 HTTP = {"httpGet": {"path": "/healthz", "port": 8080}}
 
 
@@ -145,7 +146,6 @@ def test_sidecars_are_checked_and_other_init_containers_are_not() -> None:
 
 # The prober against a server in this process's own network
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="setns needs root: the prober enters the node's namespace")
 OK, BAD = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
 
 
@@ -253,7 +253,6 @@ def http(server: Server, **times: Any) -> Check:
     return Check("http", server.port, "/healthz", **{"period": 0.05, "timeout": 1.0, **times})
 
 
-@needs_root
 def test_a_good_answer_makes_the_pod_ready_and_is_asked_for_as_kubelets_ask(watched: Watched) -> None:
     watched.add(Check("http", watched.server.port, "/healthz?full=1", (("X-A", "1"), ("Host", "shop")), period=60))
     assert watched.ready() is True
@@ -262,7 +261,6 @@ def test_a_good_answer_makes_the_pod_ready_and_is_asked_for_as_kubelets_ask(watc
     assert {"Host: shop", "User-Agent: kube-probe", "X-A: 1"} == set(filter(None, lines[1:]))
 
 
-@needs_root
 @pytest.mark.parametrize(("status", "good"), [(200, True), (204, True), (302, True), (399, True), (400, False)])
 def test_codes_from_200_to_399_are_success(watched: Watched, status: int, good: bool) -> None:
     watched.server.reply = f"HTTP/1.1 {status} Whatever\r\n\r\n".encode()
@@ -275,7 +273,6 @@ def test_codes_from_200_to_399_are_success(watched: Watched, status: int, good: 
         assert watched.verdicts.empty()
 
 
-@needs_root
 def test_a_pod_that_never_passes_is_never_reported(watched: Watched) -> None:
     watched.server.reply = BAD
     watched.add(http(watched.server, failures=1))
@@ -284,7 +281,6 @@ def test_a_pod_that_never_passes_is_never_reported(watched: Watched) -> None:
     assert watched.verdicts.empty()
 
 
-@needs_root
 @pytest.mark.parametrize("failures", [1, 3])
 def test_a_ready_pod_flips_after_so_many_failures_a_period_apart(watched: Watched, failures: int) -> None:
     watched.add(http(watched.server, failures=failures, period=0.1))
@@ -299,7 +295,6 @@ def test_a_ready_pod_flips_after_so_many_failures_a_period_apart(watched: Watche
     assert moment - seen[-failures] >= (failures - 1) * 0.09
 
 
-@needs_root
 def test_one_success_between_failures_begins_the_count_anew(watched: Watched) -> None:
     watched.add(http(watched.server, failures=2, period=0.05))
     assert watched.ready() is True
@@ -313,7 +308,6 @@ def test_one_success_between_failures_begins_the_count_anew(watched: Watched) ->
     assert watched.verdicts.empty()
 
 
-@needs_root
 def test_a_pod_becomes_ready_again_only_after_so_many_successes(watched: Watched) -> None:
     watched.add(http(watched.server, successes=3, failures=1))
     assert watched.ready() is True
@@ -326,7 +320,6 @@ def test_a_pod_becomes_ready_again_only_after_so_many_successes(watched: Watched
     assert watched.server.requests.qsize() in (2, 3)  # one may have been answered before they were forgotten
 
 
-@needs_root
 def test_a_pod_that_is_not_ready_is_looked_at_more_often_than_its_period(watched: Watched) -> None:
     watched.server.reply = BAD
     watched.add(http(watched.server, period=60))
@@ -336,7 +329,6 @@ def test_a_pod_that_is_not_ready_is_looked_at_more_often_than_its_period(watched
     assert watched.ready() is True
 
 
-@needs_root
 def test_a_ready_pod_is_looked_at_once_a_period(watched: Watched) -> None:
     watched.add(http(watched.server, period=0.25))
     first, second, third = (watched.request()[0] for _ in range(3))
@@ -344,14 +336,12 @@ def test_a_ready_pod_is_looked_at_once_a_period(watched: Watched) -> None:
     assert third - second >= 0.24
 
 
-@needs_root
 def test_the_first_look_waits_for_the_delay(watched: Watched) -> None:
     began = time.monotonic()
     watched.add(http(watched.server, delay=0.3))
     assert watched.next()[1] - began >= 0.29
 
 
-@needs_root
 def test_an_answer_after_the_timeout_is_a_failure(watched: Watched) -> None:
     watched.add(http(watched.server, timeout=0.1, failures=1))
     assert watched.ready() is True
@@ -359,7 +349,6 @@ def test_an_answer_after_the_timeout_is_a_failure(watched: Watched) -> None:
     assert watched.ready() is False
 
 
-@needs_root
 def test_something_else_than_http_is_a_failure(watched: Watched) -> None:
     watched.server.reply = b"SSH-2.0-OpenSSH 200\r\n"
     watched.add(http(watched.server))
@@ -369,7 +358,6 @@ def test_something_else_than_http_is_a_failure(watched: Watched) -> None:
     assert watched.ready() is True
 
 
-@needs_root
 @pytest.mark.parametrize("reply", [b"HTTP/1.1 \r\n\r\n", b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 OK 200\r\n\r\n"])
 def test_a_malformed_status_line_is_a_failure(watched: Watched, reply: bytes) -> None:
     watched.server.reply = reply
@@ -379,7 +367,6 @@ def test_a_malformed_status_line_is_a_failure(watched: Watched, reply: bytes) ->
     assert watched.next(1)[0] is True
 
 
-@needs_root
 def test_liveness_that_fails_too_often_is_told_once_and_checked_again_when_asked(watched: Watched) -> None:
     watched.add(http(watched.server, purpose="liveness", container="c", failures=2))
     for _ in range(4):
@@ -397,7 +384,6 @@ def test_liveness_that_fails_too_often_is_told_once_and_checked_again_when_asked
     assert watched.verdicts.empty()
 
 
-@needs_root
 def test_nothing_else_is_asked_before_the_startup_probe_has_passed(watched: Watched) -> None:
     watched.server.reply = BAD
     watched.add(
@@ -414,7 +400,6 @@ def test_nothing_else_is_asked_before_the_startup_probe_has_passed(watched: Watc
     assert watched.failures.empty()
 
 
-@needs_root
 def test_a_startup_that_takes_too_long_is_given_up(watched: Watched) -> None:
     watched.server.reply = BAD
     began = time.monotonic()
@@ -424,7 +409,6 @@ def test_a_startup_that_takes_too_long_is_given_up(watched: Watched) -> None:
     assert watched.verdicts.empty()
 
 
-@needs_root
 def test_tcp_checks_follow_whether_somebody_listens(watched: Watched) -> None:
     watched.add(Check("tcp", watched.server.port, period=0.05, failures=2))
     assert watched.ready() is True
@@ -434,7 +418,6 @@ def test_tcp_checks_follow_whether_somebody_listens(watched: Watched) -> None:
     assert watched.ready() is True
 
 
-@needs_root
 @pytest.mark.skipif(shutil.which("mnexec") is None, reason="mnexec is not installed")
 def test_exec_checks_follow_the_exit_status_of_the_command(watched: Watched, tmp_path: Path) -> None:
     file = tmp_path / "ready"
@@ -445,7 +428,6 @@ def test_exec_checks_follow_the_exit_status_of_the_command(watched: Watched, tmp
     assert watched.ready() is False
 
 
-@needs_root
 @pytest.mark.skipif(shutil.which("mnexec") is None, reason="mnexec is not installed")
 def test_a_command_that_runs_too_long_is_a_failure_and_is_killed(watched: Watched, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
@@ -463,7 +445,6 @@ def test_a_command_that_runs_too_long_is_a_failure_and_is_killed(watched: Watche
         time.sleep(0.01)
 
 
-@needs_root
 def test_each_container_has_a_verdict_of_its_own(watched: Watched) -> None:
     other = Server()
     other.start()
@@ -481,7 +462,6 @@ def test_each_container_has_a_verdict_of_its_own(watched: Watched) -> None:
     other.end()
 
 
-@needs_root
 def test_a_removed_pod_is_not_looked_at_any_more(watched: Watched) -> None:
     watched.add(http(watched.server, failures=1))
     assert watched.ready() is True
@@ -493,7 +473,6 @@ def test_a_removed_pod_is_not_looked_at_any_more(watched: Watched) -> None:
     assert watched.server.requests.empty()
 
 
-@needs_root
 def test_a_node_that_is_gone_is_a_failure(watched: Watched) -> None:
     watched.add(http(watched.server), node_pid=2**22 + 1)  # beyond every pid there can be
     assert watched.silent(0.3)
@@ -502,7 +481,6 @@ def test_a_node_that_is_gone_is_a_failure(watched: Watched) -> None:
     assert watched.ready() is True
 
 
-@needs_root
 def test_many_pods_are_checked_at_a_time(watched: Watched) -> None:
     keys = {f"ns/p{i}" for i in range(100)}
     watched.server.reply = None

@@ -21,6 +21,7 @@ from topo.standin.__main__ import Pod, http_reply
 from topo.standin.client import StandIn
 from topo.system import inside
 
+pytestmark = pytest.mark.as_root  # sockets are opened in another network namespace
 WHO = {"pod": "web-1", "namespace": "shop", "node": "worker"}
 
 
@@ -170,8 +171,6 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root: sockets are opened in another network namespace")
     made = Place()
     yield made
     made.end()
