@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,8 +39,8 @@ def start(host: Host, run: Path, daemons: Iterable[Daemon]) -> None:
             (run / name).write_text(text)
         for folder in daemon.private:
             host.run("mount", "-t", "tmpfs", "tmpfs", folder)
-        if daemon.user:
-            shutil.chown(run, daemon.user)
+        for file, name in daemon.covered.items():
+            host.run("mount", "--bind", str(run / name), file)
         command = [word.replace("{run}", str(run)) for word in daemon.command]
         with (run / f"{daemon.name}.log").open("ab") as log:
             host.start_daemon(*command, stdout=log, stderr=log)

@@ -1,12 +1,16 @@
 """FRR's configuration as text, for a router outside the cluster; pure.
 
-Source: FRR documentation, "BGP" (peer groups, listen ranges, BFD), "BFD", "Basic setup" (defaults).
+Source: FRR documentation, "BGP" (peer groups, listen ranges, BFD), "BFD", "Basic setup" (defaults); lib/privs.c.
 """
 
 from __future__ import annotations
 
 from controllers.bgp.bird import BFD_INTERVAL, BFD_MULTIPLIER
 from controllers.bgp.options import Bgp
+
+# For FRR as root: the group that its command line must belong to is root's own then, so that it needs to become nobody
+# else, which nothing can in a lab without root.
+GROUPS = {"group": "root:x:0:\nfrrvty:x:0:root\n"}
 
 
 def zebra_config() -> str:

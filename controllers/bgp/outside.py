@@ -31,9 +31,11 @@ def bird_daemon(text: str) -> Daemon:
 
 
 def _frr(name: str, config: str, *more: str) -> Daemon:
-    """It becomes its own user, as it insists on. -P 0: no TCP port for its command line."""
+    """It runs as root of the lab, the only user that one without root has. -P 0: no TCP port for its command line."""
     files = ("-f", f"{{run}}/{name}.conf", "-i", f"{{run}}/{name}.pid", "-z", "{run}/zserv.api")
-    command = (f"{FRR}/{name}", "-P", "0", "--log", "stdout", "--vty_socket", "{run}", *files, *more)
-    # Its crash log goes where it is told by nothing.
-    private = ("/var/tmp",) if name == "zebra" else ()
-    return Daemon(name, {f"{name}.conf": config}, command, user="frr", private=private)
+    who = ("-u", "root", "-g", "root")
+    command = (f"{FRR}/{name}", *who, "-P", "0", "--log", "stdout", "--vty_socket", "{run}", *files, *more)
+    if name != "zebra":
+        return Daemon(name, {f"{name}.conf": config}, command)
+    # What all have in that machine, set up with the first. Their crash log goes where it is told by nothing.
+    return Daemon(name, {f"{name}.conf": config, **frr.GROUPS}, command, ("/var/tmp",), {"/etc/group": "group"})

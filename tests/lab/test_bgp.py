@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -109,10 +108,8 @@ def test_connections_spread_over_equal_next_hops_and_a_dead_one_is_withdrawn(any
 def racks(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
     if shutil.which("bird") is None or not Path("/usr/lib/frr/bgpd").exists():
         pytest.skip("bird2 or frr is not installed")
-    # Without root FRR has no user to become.
-    outside = "frr" if os.getuid() == 0 else "bird"
     cni, fabric = "{name: calico, speaker: bird, peering: tor, bfd: true}", "{shape: leaf-spine, routing: l3}"
-    return start(start_lab, tmp_path_factory.mktemp("lab"), cni, f"{{outsideRouter: {outside}}}", fabric)
+    return start(start_lab, tmp_path_factory.mktemp("lab"), cni, "{outsideRouter: frr}", fabric)
 
 
 def established(lab: RunningLab, machine: str) -> int:
@@ -140,10 +137,7 @@ def test_pods_and_services_cross_racks_by_the_switches_kernels(racks: RunningLab
 
 def test_the_router_outside_says_itself_that_it_learnt_pods_and_services(racks: RunningLab) -> None:
     external = next(s["external"] for s in racks.status()["services"] if s["name"] == "web")[0]
-    if os.getuid() == 0:
-        routes = racks.exec("client", "vtysh", "--vty_socket", "/run/mininetes/client", "-c", "show ip bgp")
-    else:
-        routes = racks.exec("client", "birdc", "-s", "/run/mininetes/client/bird.ctl", "show route")
+    routes = racks.exec("client", "vtysh", "--vty_socket", "/run/mininetes/client", "-c", "show ip bgp")
     assert all(prefix in routes for prefix in ("10.244.0.0/24", "10.244.1.0/24", external)), routes
 
 

@@ -27,6 +27,7 @@ from controllers.state import NodeView, Outside
 from topo.cluster.errors import InputError
 from topo.cluster.network import Daemon
 
+pytestmark = pytest.mark.as_root  # FRR runs as root, with groups of its own
 GOLDEN = Path(__file__).parent / "golden-bgp"
 NETWORKS = ("203.0.113.0/24", "198.51.100.0/24")
 BIRD = {"speaker": "bird"}
@@ -147,14 +148,16 @@ def test_bird_understands_it(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/usr/lib/frr/bgpd").exists(), reason="frr is not installed")
-@pytest.mark.skipif(os.getuid() != 0, reason="not root: FRR's daemons take on their own user (setgroups) even to check")
-@pytest.mark.parametrize("daemon", ["bgpd", "bfdd"])
-def test_frr_understands_it(daemon: str, tmp_path: Path) -> None:
-    file = tmp_path / f"{daemon}.conf"
-    file.write_text(CONFIGS[f"outside-{daemon}.conf"]())
-    command = [f"/usr/lib/frr/{daemon}", "-C", "-f", str(file), "--vty_socket", str(tmp_path)]
-    tmp_path.chmod(0o755)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+@pytest.mark.parametrize("number", [1, 2])
+def test_frr_understands_it(number: int, tmp_path: Path) -> None:
+    zebra, daemon = outside_of("frr", bfd=True)[0], outside_of("frr", bfd=True)[number]
+    for name, text in {**zebra.files, **daemon.files}.items():
+        (tmp_path / name).write_text(text)
+    ((covered, name),) = zebra.covered.items()
+    words = [word.replace("{run}", str(tmp_path)) for word in daemon.command]
+    script = f'mount --bind {tmp_path}/{name} {covered} && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", *words, "-C"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

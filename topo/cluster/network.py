@@ -19,14 +19,15 @@ class Tunnel:
 class Daemon:
     """A program to run in a machine. files: text of each by name, in a folder for which "{run}" stands in the command.
 
-    user: whose the folder must be, "" for root. private: folders of the machine that it writes to, empty for it alone.
+    private: folders of the machine that it writes to, empty for it alone. covered: files of the machine that are
+    others for it, each with the name of that one among `files`.
     """
 
     name: str
     files: Mapping[str, str]
     command: tuple[str, ...]
-    user: str = ""
     private: tuple[str, ...] = ()
+    covered: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
