@@ -83,12 +83,15 @@ def add(network: Mininet, host: Host, switch: bool = False) -> None:
 
 
 def remove(network: Mininet, host: Host) -> None:
-    """Forget a host and its links."""
+    """Forget a host and its links, at both ends: a node would keep every pod that it ever had."""
     for hosts in (network.hosts, network.switches):
         if host in hosts:
             hosts.remove(host)
     network.nameToNode.pop(host.name, None)
-    network.links[:] = [x for x in network.links if host not in (x.intf1.node, x.intf2.node)]
+    gone = [link for link in network.links if host in (link.intf1.node, link.intf2.node)]
+    for end in (end for link in gone for end in (link.intf1, link.intf2)):
+        end.node.delIntf(end)
+    network.links[:] = [link for link in network.links if link not in gone]
 
 
 def add_link(network: Mininet, one: Host, one_name: str, two: Host, two_name: str, ip: str = "") -> None:
