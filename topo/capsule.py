@@ -82,13 +82,29 @@ def _map_to_root(uid: int, gid: int) -> None:
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
 
 
+# What may forbid an ordinary user to make namespaces: Debian's and Ubuntu's settings and the kernel's limit
+# (user_namespaces(7), namespaces(7)), each with the value that does and the one that does not.
+_SETTINGS = {
+    "kernel.unprivileged_userns_clone": ("0", "1"),
+    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
+    "user.max_user_namespaces": ("0", "10000"),
+}
+
+
+def remedy(settings: Path = Path("/proc/sys")) -> str:
+    """What would let an ordinary user make namespaces: the settings that forbid it, or all if none is seen to."""
+    forbids = [
+        f"{name}={value}"
+        for name, (closed, value) in _SETTINGS.items()
+        if (file := settings / name.replace(".", "/")).exists() and file.read_text().strip() == closed
+    ]
+    each = "" if forbids else " (each where it exists)"
+    return f"run with sudo, or sudo sysctl {' '.join(forbids or (f'{n}={v}' for n, (_, v) in _SETTINGS.items()))}{each}"
+
+
 def _refused(error: OSError) -> PlatformError:
     if error.errno in (errno.EPERM, errno.ENOSPC, errno.EACCES):
-        return PlatformError(
-            "this user may not make namespaces",
-            "run with sudo, or as root set kernel.unprivileged_userns_clone=1, user.max_user_namespaces=10000 and "
-            "kernel.apparmor_restrict_unprivileged_userns=0 (each where it exists)",
-        )
+        return PlatformError("this user may not make namespaces", remedy())
     return PlatformError(f"namespaces cannot be made ({error})", "a Linux kernel with NET_NS, PID_NS and USER_NS")
 
 

@@ -14,6 +14,7 @@ from pyroute2.netlink import genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 
+from topo import capsule
 from topo.cluster.errors import PlatformError
 from topo.system import has_device, in_own_network
 
@@ -89,7 +90,7 @@ def findings() -> list[Finding]:
     found += [_program(name, package, "scenario cni-benchmark") for name, package in downloads.items()]
     found += [_cni_plugins()]
     found += [_program("bird", "bird2", "BGP between nodes"), _frr()]
-    found += [_namespaces(), _tun(), _kernel_datapath(), sctp()]
+    found += [namespaces(), tun(), _kernel_datapath(), sctp()]
     kinds = {"netem": "link delay and loss", "htb": "link bandwidth"}
     found += [_discipline(kind, use) for kind, use in kinds.items()]
     devices = {"vxlan": "kernel VXLAN on the kernel datapath", "bridge": "Linux bridges"}
@@ -105,8 +106,8 @@ def require() -> None:
     missing = sorted({PROGRAMS[name] for name in PROGRAMS if shutil.which(name) is None})
     if missing:
         raise PlatformError(f"not installed: {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
-    if not _tun().there and not _kernel_datapath().there:
-        raise PlatformError("the userspace datapath cannot open /dev/net/tun", _tun().remedy)
+    if not tun().there and choose_datapath("auto") == "netdev":
+        raise PlatformError("the userspace datapath cannot open /dev/net/tun", tun().remedy)
 
 
 def require_nginx() -> None:
@@ -161,8 +162,8 @@ def substitutes(devices: Iterable[str]) -> tuple[str, ...]:
     if "wireguard" in kinds:
         require_wireguard()
     lacking = [kind for kind in kinds if not has_device(kind)]
-    if lacking and not _tun().there:
-        raise PlatformError(f"this kernel has no {lacking[0]}, and /dev/net/tun cannot be opened", _tun().remedy)
+    if lacking and not tun().there:
+        raise PlatformError(f"this kernel has no {lacking[0]}, and /dev/net/tun cannot be opened", tun().remedy)
     return tuple(f"this kernel has no {kind} devices: {_STAND_INS[kind]}; same packets, more CPU" for kind in lacking)
 
 
@@ -205,20 +206,15 @@ def _cni_plugins() -> Finding:
     return Finding("CNI plugins", there, said, remedy, "CNI conflist with the reference plugins")
 
 
-def _namespaces() -> Finding:
-    done = in_own_network(["true"])
-    ok = done.returncode == 0
-    return Finding(
-        "namespaces",
-        ok,
-        "as root" if os.getuid() == 0 else "in a user namespace" if ok else done.stderr.strip(),
-        "run with sudo, or sudo sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 "
-        "kernel.apparmor_restrict_unprivileged_userns=0 (each where it exists)",
-        "always",
-    )
+def namespaces() -> Finding:
+    """Whether this user can make a lab's namespaces."""
+    there = in_own_network(["true"]).returncode == 0
+    detail = "as root" if os.getuid() == 0 else "in a user namespace" if there else "this user may not make them"
+    return Finding("namespaces", there, detail, capsule.remedy(), "always")
 
 
-def _tun() -> Finding:
+def tun() -> Finding:
+    """Whether this user can open the device that the userspace datapath, and what stands in for tunnels, need."""
     remedy = "sudo modprobe tun; sudo chmod 0666 /dev/net/tun"
     try:
         os.close(os.open("/dev/net/tun", os.O_RDWR))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from running import RunningLab, StartLab, mininetes
+
+from topo import platform
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +30,14 @@ def start_lab() -> Iterator[StartLab]:
         lab.ask("down", ok=False)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Labs need root here or a user namespace with /dev/net/tun; say why where neither is."""
-    if os.getuid() == 0 or os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        return
-    for item in items:
-        if "tests/lab" in str(item.path):
-            item.add_marker(pytest.mark.skip(reason="not root, and /dev/net/tun cannot be opened: chmod 0666 it"))
+@cache
+def lacking() -> str:
+    """What keeps an ordinary user from having labs here, with what would provide it; "" if nothing does."""
+    found = () if os.getuid() == 0 else (platform.namespaces(), platform.tun())
+    return "; ".join(f"{part.part}: {part.detail}: {part.remedy}" for part in found if not part.there)
+
+
+def pytest_runtest_setup() -> None:
+    """Skip every test here, so that one line says why, where there can be no lab."""
+    if lacking():
+        pytest.skip(lacking())

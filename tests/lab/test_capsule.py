@@ -510,7 +510,7 @@ def test_where_namespaces_are_forbidden_the_remedy_is_told(monkeypatch: pytest.M
         raise OSError(number, "refused")
 
     monkeypatch.setattr(system, "unshare", refuse)
-    with pytest.raises(PlatformError, match=r"may not make namespaces: run with sudo, or as root set .*userns"):
+    with pytest.raises(PlatformError, match=r"may not make namespaces: run with sudo, or sudo sysctl .*userns"):
         capsule.run(lambda: 0)
 
 

@@ -6,77 +6,44 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
-from collections.abc import Callable
 
 import pytest
-from running import MANIFESTS, ROOT
+from running import ROOT
 
 from scenarios.measure import fileservers
 from topo import platform
 
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
-PYTHON = "/usr/bin/python3"
-# Large packages that no lab imports.
-NOT_NEEDED = ("matplotlib*", "numpy*", "PIL*", "fontTools*", "mypy*", "ruff*", "hypothesis*", "*.pyc")
-Run = Callable[[str, str], subprocess.CompletedProcess[str]]
+MININETES = f"{sys.executable} -m scenarios"
 
 
-@pytest.fixture(scope="module")
-def as_nobody(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs a shell script as an ordinary user, with a copy of the checkout, after a first part as root.
-
-    Both parts have a mount namespace of their own, so that what they do to /dev/net/tun stays there.
-    """
-    if os.getuid() != 0:
-        pytest.skip("the tests run as an ordinary user already")
-    if sys.version_info[:2] != _version(PYTHON):
-        pytest.skip(f"{PYTHON} is another Python than {sys.executable}, whose packages it would need")
-    tmp_path = tmp_path_factory.mktemp("nobody")
-    for folder in ("topo", "controllers", "scenarios"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    packages = tmp_path / "packages"
-    shutil.copytree(sysconfig.get_path("purelib"), packages, ignore=shutil.ignore_patterns(*NOT_NEEDED))
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_mode & 0o1000:  # the world's own /tmp; pytest's folders below it are private
-            break
-        path.chmod(path.stat().st_mode | 0o055)
-    # Debian's ordinary users have no sbin in PATH (login.defs(5), ENV_PATH).
-    environment = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "PYTHONPATH": f"{tmp_path}:{packages}",
-        "HOME": str(tmp_path),
-    }
-
-    def run(prepare: str, script: str) -> subprocess.CompletedProcess[str]:
-        user = tmp_path / "script.sh"
-        user.write_text(script)
-        both = f"set -e\n{prepare}\nexec {' '.join(NOBODY)} sh {user}\n"
-        command = ["unshare", "--mount", "sh", "-c", both]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90, check=False
-        )
-
-    return run
+def as_ordinary_user(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command so, whoever runs the tests."""
+    become = [sys.executable, str(ROOT / "tests" / "ordinary_user.py")]
+    return subprocess.run(
+        [*become, *command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # the checkout is another's
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
 
 
-def _version(python: str) -> tuple[int, ...]:
-    shown = subprocess.run([python, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
-    return tuple(map(int, shown.stdout.split()))
+def up_where(change: str) -> subprocess.CompletedProcess[str]:
+    """An ordinary user starts a lab on a machine that was changed, as root of a user namespace may change it."""
+    start = f"exec unshare --user --map-user=1000 --map-group=1000 {MININETES} up --lab mine"
+    return as_ordinary_user("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", f"{change}\n{start}")
 
 
-OPEN_TUN = "rm -f tun; mknod tun c 10 200; chmod 666 tun; mount --bind tun /dev/net/tun"
-CLOSED_TUN = "rm -f tun; mknod tun c 10 200; chmod 600 tun; mount --bind tun /dev/net/tun"
-
-
-def test_an_ordinary_user_runs_a_lab(as_nobody: Run) -> None:
-    done = as_nobody(
-        OPEN_TUN,
+def test_an_ordinary_user_runs_a_lab() -> None:
+    done = as_ordinary_user(
+        "sh",
+        "-ec",
         f"""
-        set -e
-        m="{PYTHON} -m scenarios"
+        m="{MININETES}"
         $m up --detach --lab mine --nodes 2 --datapath auto scenarios/data/manifests/guestbook.yaml
-        address=$($m status --lab mine --json | {PYTHON} -c '
+        address=$($m status --lab mine --json | {sys.executable} -c '
 import json, sys
 print(next(s["clusterIP"] for s in json.load(sys.stdin)["services"] if s["name"] == "frontend"))')
         $m exec --lab mine redis-master -- curl -s -m 3 http://$address/
@@ -88,7 +55,6 @@ print(next(s["clusterIP"] for s in json.load(sys.stdin)["services"] if s["name"]
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert '"pod": "frontend-' in done.stdout and "lab mine is down" in done.stdout
-    assert (MANIFESTS / "guestbook.yaml").exists()
 
 
 FILES = """
@@ -105,23 +71,30 @@ with tempfile.TemporaryDirectory() as own, suite.baseline_places() as (client, s
 """
 
 
-def test_real_servers_of_files_need_no_root(as_nobody: Run) -> None:
+def test_real_servers_of_files_need_no_root() -> None:
     """In the namespaces that a lab without root has, with the PATH that the command line gives it."""
     if missing := [name for name in platform.DOWNLOADS if shutil.which(name) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     own = "unshare --user --map-root-user --net --mount --pid --fork --mount-proc"
-    done = as_nobody("true", f"PATH=$PATH:/usr/sbin {own} {PYTHON} - <<'END'\n{FILES}END")
+    done = as_ordinary_user("sh", "-c", f"PATH=$PATH:/usr/sbin {own} {sys.executable} - <<'END'\n{FILES}END")
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(fileservers.PORTS)
     assert all(float(line.split()[1].strip("(),")) > 0 for line in done.stdout.splitlines())
 
 
-def test_without_the_tun_device_one_line_says_what_to_do(as_nobody: Run) -> None:
-    done = as_nobody(CLOSED_TUN, f"{PYTHON} -m scenarios up --lab mine")
+def test_without_the_tun_device_one_line_says_what_to_do() -> None:
+    done = up_where("mount -t tmpfs none /dev/net; touch /dev/net/tun; chmod 0 /dev/net/tun")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "chmod 0666 /dev/net/tun" in done.stderr
 
 
-def test_doctor_works_for_an_ordinary_user(as_nobody: Run) -> None:
-    done = as_nobody(OPEN_TUN, f"{PYTHON} -m scenarios doctor")
+def test_without_the_right_to_make_namespaces_one_line_says_what_to_do() -> None:
+    done = up_where("echo 1 > /proc/sys/user/max_user_namespaces")  # and that is the user's own
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and "sudo sysctl " in done.stderr, done.stderr
+    assert "user.max_user_namespaces=10000" in done.stderr
+
+
+def test_doctor_works_for_an_ordinary_user() -> None:
+    done = as_ordinary_user(*MININETES.split(), "doctor")
     assert done.returncode == 0 and "in a user namespace" in done.stdout
