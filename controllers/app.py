@@ -51,6 +51,7 @@ class Mininetes(app_manager.RyuApp):
         self.checked: set[tuple[str, str]] = set()
         self.lab.on_bookmark.append(self._changed)
         self.lab.answers |= {"listing": self._listing, "diff": self._diff, "owners": self._owners}
+        self._compiler = compiler.Compiler()
         self._dirty = hub.Event()
 
     def start(self) -> None:
@@ -82,7 +83,7 @@ class Mininetes(app_manager.RyuApp):
             return
         cni = choose(self.cnis, state.lab.cni, "CNI", "Lab")
         proxy = choose(self.proxies, state.lab.proxy_mode, "proxy mode", "Lab")
-        programs = compiler.everything(state, cni, proxy)
+        programs = self._compiler.everything(state, cni, proxy)
         for bridge in set(self.bridges) - set(programs):
             self.bridges.pop(bridge).close()
         for bridge, program in programs.items():

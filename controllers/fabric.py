@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from controllers.announce import answerers
 from controllers.features.base import arp_answer
@@ -15,19 +15,15 @@ from controllers.state import FabricView, Node, Outside, Switch
 
 
 def fragments(view: FabricView) -> Iterable[Fragment]:
-    """One fragment for ARP, one for the groups towards other switches and one for the nodes' MACs.
+    """ARP, the groups towards other switches and the machines' MACs.
 
     Paths are the shortest ones over links that are up; a switch on none of them gets no flow, so no packet can loop.
     """
     w = Writer("fabric", view.switch.name)
     w.flow(t.FABRIC_ARP, t.MISS, match(), Goto(t.after(t.FABRIC_ARP)))
-    home = {name: switch.name for switch in view.switches.values() for name in switch.ports.values()}
-    machines: tuple[Node | Outside, ...] = (*view.nodes, *view.outside)
-    paths = {n.name: next_ports(view, home[n.name], n.name) for n in machines if n.name in home}
-    # A group's number says its ports, so that no group ever changes under the flows that point to it.
-    numbers = assign_numbers(str(ports) for ports in paths.values() if len(ports) > 1)
-    ways = {name: ToGroup(numbers[str(p)]) if len(p) > 1 else Output(p[0]) for name, p in paths.items() if p}
-    for machine in machines:
+    paths = _paths(view)
+    numbers, ways = _ways(paths)
+    for machine in _machines(view):
         wanted = match("arp", arp_op=1, arp_tpa=machine.ip)
         w.flow(t.FABRIC_ARP, t.NORMAL, wanted, *arp_answer(machine.mac, machine.ip))
         if machine.name in ways:
@@ -36,9 +32,34 @@ def fragments(view: FabricView) -> Iterable[Fragment]:
         # A bucket whose link dies is left out by the switch at once, before the controller hears of it.
         w.group(numbers[str(ports)], (Bucket((Output(port),), watch=port) for port in ports))
     yield w.fragment()
-    for address, name in answerers(view.lab, view.services, view.nodes).items():
+
+
+def announced(view: FabricView) -> Iterable[Fragment]:
+    """One fragment for each Service address that a node announces."""
+    found = answerers(view.lab, view.services, view.nodes)
+    _, ways = _ways(_paths(view)) if found else ({}, {})
+    for address, name in found.items():
         if name in ways:
             yield _announced(view, address, ways[name])
+
+
+def _machines(view: FabricView) -> tuple[Node | Outside, ...]:
+    return *view.nodes, *view.outside
+
+
+def _paths(view: FabricView) -> dict[str, tuple[int, ...]]:
+    """The ports that start a shortest path to each machine."""
+    home = {name: switch.name for switch in view.switches.values() for name in switch.ports.values()}
+    return {n.name: next_ports(view, home[n.name], n.name) for n in _machines(view) if n.name in home}
+
+
+def _ways(paths: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, int], dict[str, Action]]:
+    """Numbers of groups by their ports, and what takes a packet to each machine.
+
+    A group's number says its ports, so that no group ever changes under the flows that point to it.
+    """
+    numbers = assign_numbers(str(ports) for ports in paths.values() if len(ports) > 1)
+    return numbers, {name: ToGroup(numbers[str(p)]) if len(p) > 1 else Output(p[0]) for name, p in paths.items() if p}
 
 
 def _announced(view: FabricView, address: int, way: Action) -> Fragment:

@@ -24,7 +24,7 @@ Machine = Node | Outside
 
 
 def fragments(view: FabricView) -> Iterable[Fragment]:
-    """One fragment for the rack and the routes, and one for each Service address that a node of the rack announces."""
+    """The rack and the routes."""
     router = view.switch.router
     assert router is not None
     w = Writer("fabric", view.switch.name)
@@ -32,10 +32,8 @@ def fragments(view: FabricView) -> Iterable[Fragment]:
     by_flows = router.forwarding == "flows"
     to_router = Goto(t.after(t.FABRIC_FORWARD)) if by_flows else Output(f.LOCAL)
     w.flow(t.FABRIC_FORWARD, t.HIGH, match("ip", dl_dst=router.mac), to_router)
-    home = {name: switch.name for switch in view.switches.values() for name in switch.ports.values()}
-    everybody: tuple[Machine, ...] = (*view.nodes, *view.outside)
-    own = {m.name: m for m in everybody if home.get(m.name) == view.switch.name}
-    ports = {name: port for name in own for port in next_ports(view, view.switch.name, name)}
+    home = _homes(view)
+    own, ports = _rack(view, home)
     if router.subnet:
         gateway = int(IPv4Network(router.subnet).network_address) + 1
         w.flow(t.FABRIC_ARP, t.NORMAL, match("arp", arp_op=1, arp_tpa=gateway), *arp_answer(router.mac, gateway))
@@ -58,9 +56,29 @@ def fragments(view: FabricView) -> Iterable[Fragment]:
         if machine.name in ports:
             w.flow(t.FABRIC_ROUTE, t.ROUTE, match("ip"), *_to_machine(router, machine, ports[machine.name]))
     yield w.fragment()
-    for address, name in answerers(view.lab, view.services, view.nodes).items():
+
+
+def announced(view: FabricView) -> Iterable[Fragment]:
+    """One fragment for each Service address that a node of the rack announces."""
+    router = view.switch.router
+    assert router is not None
+    found = answerers(view.lab, view.services, view.nodes) if router.forwarding == "flows" else {}
+    own, ports = _rack(view, _homes(view)) if found else ({}, {})
+    for address, name in found.items():
         if name in ports:
             yield _announced(view, router, address, own[name], ports[name])
+
+
+def _homes(view: FabricView) -> dict[str, str]:
+    """The switch that each machine hangs on."""
+    return {name: switch.name for switch in view.switches.values() for name in switch.ports.values()}
+
+
+def _rack(view: FabricView, home: Mapping[str, str]) -> tuple[dict[str, Machine], dict[str, int]]:
+    """The machines of this switch's own, and their ports if their links are up."""
+    everybody: tuple[Machine, ...] = (*view.nodes, *view.outside)
+    own = {m.name: m for m in everybody if home.get(m.name) == view.switch.name}
+    return own, {name: port for name in own for port in next_ports(view, view.switch.name, name)}
 
 
 def _proxy_arp(w: Writer, view: FabricView, router: Router) -> None:

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from controllers.flow.fields import ip_number, mac_number
@@ -176,9 +174,14 @@ class ClusterState:
         self.policies = PolicyIndex()
         self.down: frozenset[tuple[str, int]] = frozenset()
         self._pods: dict[str, dict[str, Pod]] = {}
-        # Of every pod with a network of its own.
-        self._owners: dict[str, Owner] = {}
-        self._by_node: ByNode | None = None
+        # Of every pod with a network of its own, by node; and the nodes of which one came or went since last asked.
+        self._owners: dict[str, dict[str, Owner]] = {}
+        self._owner_home: dict[str, str] = {}
+        self._by_node: ByNode = {}, {}
+        self._moved: set[str] = set()
+        # What views share, until something in it changes: all nodes by name, a node's pods by port.
+        self._by_name: tuple[Node, ...] | None = None
+        self._by_port: dict[str, tuple[Pod, ...]] = {}
         self._home: dict[str, str] = {}
         self._relays: dict[str, Mapping[str, str]] = {}
         self._service_objects: dict[str, Object] = {}
@@ -210,7 +213,7 @@ class ClusterState:
             self._put(self._slice_home, key, gone, service)
             self._stale |= {before, service}
         elif kind == "Node":
-            node = None if gone else _node(thing)
+            node, self._by_name = None if gone else _node(thing), None
             if node is None:
                 self.nodes.pop(meta["name"], None)
                 self.loads.pop(meta["name"], None)
@@ -237,37 +240,60 @@ class ClusterState:
 
     def _attachment(self, key: str, spec: Object | None) -> None:
         """A container that is no pod of the store's has the flows of one."""
-        self._pods.get(self._home.pop(key, ""), {}).pop(key, None)
-        if spec is not None:
-            pod = Pod(key, ip_number(spec["ip"]), mac_number(spec["mac"]), int(spec["port"]))
-            self._home[key] = spec["node"]
-            self._pods.setdefault(spec["node"], {})[key] = pod
-        self._own(key, (spec["node"], ip_number(spec["ip"]), ()) if spec is not None else None)
+        pod = None if spec is None else Pod(key, ip_number(spec["ip"]), mac_number(spec["mac"]), int(spec["port"]))
+        home = "" if spec is None else spec["node"]
+        self._attached(key, home, pod)
+        self._own(key, None if pod is None else (home, pod.ip, ()))
 
     def _pod(self, key: str, thing: Object | None) -> None:
+        home = "" if thing is None else thing["spec"].get("nodeName", "")
+        self._attached(key, home, None if thing is None else _pod(key, thing))
+        self._own(key, None if thing is None else _owner(key, thing))
+
+    def _attached(self, key: str, home: str, pod: Pod | None) -> None:
+        """Whose port of which node it is now."""
+        before = self._home.get(key, "")
+        if pod is not None and before == home and self._pods[home].get(key) == pod:
+            return
         self._pods.get(self._home.pop(key, ""), {}).pop(key, None)
-        pod = thing and _pod(key, thing)
-        if thing is not None and pod:
-            home = thing["spec"]["nodeName"]
+        self._by_port.pop(before, None)
+        if pod is not None:
             self._home[key] = home
             self._pods.setdefault(home, {})[key] = pod
-        self._own(key, _owner(key, thing) if thing is not None else None)
+            self._by_port.pop(home, None)
 
     def _own(self, key: str, now: Owner | None) -> None:
-        before = self._owners.pop(key, None)
+        home = self._owner_home.pop(key, "")
+        before = self._owners.get(home, {}).pop(key, None)
         if now:
-            self._owners[key] = now
+            self._owner_home[key] = now[0]
+            self._owners.setdefault(now[0], {})[key] = now
         if before != now:
-            self._by_node = None
+            self._moved |= {one[0] for one in (before, now) if one}
 
     def _owned(self) -> ByNode:
         """Addresses and published ports by node."""
-        if self._by_node is None:
-            groups = groupby(sorted(self._owners.values()), key=itemgetter(0))
-            found = {name: list(group) for name, group in groups}
-            addresses = {name: tuple(ip for _, ip, _ in group) for name, group in found.items()}
-            self._by_node = addresses, {n: tuple(p for *_, ports in group for p in ports) for n, group in found.items()}
+        if self._moved:
+            addresses, published = dict(self._by_node[0]), dict(self._by_node[1])
+            for name in self._moved:
+                group = sorted(self._owners[name].values())
+                self._put(addresses, name, not group, tuple(ip for _, ip, _ in group))
+                self._put(published, name, not group, tuple(port for *_, ports in group for port in ports))
+            self._moved.clear()
+            self._by_node = dict(sorted(addresses.items())), published
         return self._by_node
+
+    def _nodes(self) -> tuple[Node, ...]:
+        """All of them, by name."""
+        if self._by_name is None:
+            self._by_name = tuple(sorted(self.nodes.values(), key=lambda n: n.name))
+        return self._by_name
+
+    def _ports(self, name: str) -> tuple[Pod, ...]:
+        """A node's pods, by port."""
+        if name not in self._by_port:
+            self._by_port[name] = tuple(sorted(self._pods.get(name, {}).values(), key=lambda p: p.port))
+        return self._by_port[name]
 
     def node_view(self, name: str) -> NodeView | None:
         """The view of one node, or None while the lab or the node is not known."""
@@ -275,8 +301,8 @@ class ClusterState:
         if self.lab is None or node is None:
             return None
         self._refresh_services()
-        pods = tuple(sorted(self._pods.get(name, {}).values(), key=lambda p: p.port))
-        peers = tuple(sorted((n for n in self.nodes.values() if n.name != name), key=lambda n: n.name))
+        pods = self._ports(name)
+        peers = tuple(n for n in self._nodes() if n is not node)
         outside = tuple(self.outside.values())
         policies = self.policies.node(name, self.lab.enforces, self.lab.carries_identities)
         identities = {pod.key: self.policies.identities.of(pod.key) for pod in pods} if self.lab.identities else {}
@@ -291,9 +317,8 @@ class ClusterState:
         if switch is None:
             return None
         self._refresh_services()
-        nodes = tuple(sorted(self.nodes.values(), key=lambda n: n.name))
         outside = tuple(self.outside.values())
-        return FabricView(switch, dict(self.switches), nodes, self.down, self.services, outside, self.lab)
+        return FabricView(switch, dict(self.switches), self._nodes(), self.down, self.services, outside, self.lab)
 
     def _refresh_services(self) -> None:
         """Rebuild the ports of the Services that changed since last asked; the others keep their identity."""

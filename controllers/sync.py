@@ -11,7 +11,7 @@ from typing import Any
 from controllers import wire
 from controllers.flow.actions import ZONE
 from controllers.flow.diff import Change, difference
-from controllers.flow.program import MAGIC, BadFlow, Flow, Fragment, Group, Program, Slot, Translation
+from controllers.flow.program import MAGIC, BadFlow, Flow, Group, Program, Slot, Translation
 from controllers.ryu_compat import hub
 
 LOG = logging.getLogger("mininetes")
@@ -110,7 +110,7 @@ class BridgeSync:
         self._changed = changed
         self._translated = translated
         self._bundle = 0
-        self._installed: dict[str, Fragment] | None = None
+        self._installed: Program | None = None
         self._slots: dict[Slot, str] = {}
         self._datapath: Any = None
         self._held = Held()
@@ -181,8 +181,9 @@ class BridgeSync:
                 self.errors.append(f"{type(error).__name__}: {error}")
                 continue
             if done and self._datapath is datapath:
-                self._remember(self._installed or {}, program)
-                self._installed = dict(program)
+                if self._installed is not program:
+                    self._remember(self._installed or {}, program)
+                    self._installed = program
                 self.synced_revision = revision
                 self._confirmed(self)
 
@@ -213,6 +214,8 @@ class BridgeSync:
 
     def _next(self, datapath: Any, program: Program) -> bool:
         assert self._installed is not None
+        if program is self._installed:
+            return True
         self._no_clash(self._installed, program)
         change = difference(self._installed, program)
         if not change:

@@ -65,6 +65,9 @@ class NodePolicies:
     conjunctions: tuple[Conjunction, ...] = ()
 
 
+_NONE = NodePolicies()
+
+
 class PolicyIndex:
     """Watch events in, what each node must hold out."""
 
@@ -269,6 +272,8 @@ class PolicyIndex:
         by_identity: who sent a packet is known by the identity that it carries.
         """
         self._refresh()
+        if not self._groups_in and not self._closing:
+            return _NONE
         identities = self.identities.version if by_identity else 0
         stamp, enforced = (self._version, tuple(enforced), identities), frozenset(enforced)
         have = self._nodes.get(name)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from views import OVS, cni_of
+from views import CNIS, OVS, cni_of
 
-from controllers.compile import fabric_switch, pod_bridge
+from controllers.compile import Compiler, everything, fabric_switch, pod_bridge
 from controllers.flow.fields import ip_number
-from controllers.flow.program import check, listing
+from controllers.flow.program import Fragment, check, listing
 from controllers.services import reach
 from controllers.state import ClusterState, NodeView
 from topo.cluster import wiring
@@ -158,6 +159,21 @@ def test_views_depend_on_the_objects_there_are_and_not_on_how_they_came(
     assert views(state) == views(fresh)
 
 
+@settings(max_examples=100, deadline=None)
+@given(EVENTS, st.sets(st.integers(0, 39)))
+def test_compiling_what_changed_gives_what_compiling_everything_does(events: list[Event], looks: set[int]) -> None:
+    state, kept = state_of(), Compiler()
+    for i, (event, one) in enumerate(events):
+        state.apply(one["kind"], event, one)
+        if i in looks:
+            kept.everything(state, CNIS["flannel"], OVS)
+    anew = everything(state, CNIS["flannel"], OVS)
+    found = kept.everything(state, CNIS["flannel"], OVS)
+    assert {bridge: listing(program) for bridge, program in found.items()} == {
+        bridge: listing(program) for bridge, program in anew.items()
+    }
+
+
 @given(EVENTS)
 def test_applying_the_same_objects_again_changes_nothing(events: list[tuple[str, Thing]]) -> None:
     state = state_of()
@@ -189,6 +205,45 @@ def view_of(state: ClusterState, name: str = "n1") -> NodeView:
 
 BASE = [node("n1"), node("n2"), pod("a"), pod("b", port=11, ip=3)]
 WEB, OTHER = service("web", ("", "TCP", 80)), service("plumless", ("", "TCP", 80))
+
+
+class Noting:
+    """A CNI or a proxy mode that notes for which nodes it is asked."""
+
+    def __init__(self, real: Any) -> None:
+        self.real, self.nodes = real, list[str]()
+
+    def fragments(self, view: NodeView) -> Iterable[Fragment]:
+        self.nodes.append(view.node.name)
+        return self.real.fragments(view)  # type: ignore[no-any-return]
+
+    def uplink(self, view: NodeView) -> Iterable[Fragment]:
+        return self.real.uplink(view)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("change", "cni", "proxy", "bridges"),
+    [
+        (pod("c", port=12, ip=4), ["n1"], [], {("n1", "br-int")}),
+        (slice_of("web-0", "web", (2, True)), [], ["n1", "n2"], {("n1", "br-int"), ("n2", "br-int")}),
+        (pod("a"), [], [], set()),
+        (thing("ConfigMap", "no-flow-depends-on-it"), [], [], set()),
+    ],
+    ids=["a pod", "endpoints", "nothing new", "nothing of ours"],
+)
+def test_a_change_compiles_only_what_depends_on_it(
+    change: Thing, cni: list[str], proxy: list[str], bridges: set[tuple[str, str]]
+) -> None:
+    state, kept = state_of(*BASE, WEB, switch("leaf-1", "n1", "n2")), Compiler()
+    asked: Any = Noting(CNIS["flannel"]), Noting(OVS)
+    before = kept.everything(state, *asked)
+    assert [one.nodes for one in asked] == [["n1", "n2"], ["n1", "n2"]]
+    for one in asked:
+        one.nodes.clear()
+    state.apply(change["kind"], "MODIFIED", change)
+    after = kept.everything(state, *asked)
+    assert [one.nodes for one in asked] == [cni, proxy]
+    assert {bridge for bridge in after if after[bridge] is not before[bridge]} == bridges
 
 
 def test_nothing_is_seen_before_lab_and_node_are_known() -> None:
