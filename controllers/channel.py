@@ -27,13 +27,19 @@ class Channel(app_manager.RyuApp):
         super().__init__(*args, **kwargs)
         self.lab: LabLink = kwargs["lab"]
         self.listeners: dict[tuple[str, str], Any] = {}
+        self._reported = 0
 
     def start(self) -> None:
         """Follow the lab's objects."""
         super().start()
         self.lab.on_event.append(self._event)
-        self.lab.on_bookmark.append(lambda: self.lab.report("listening", bridges=len(self.listeners)))
+        self.lab.on_bookmark.append(self._report)
         self.lab.start()
+
+    def _report(self) -> None:
+        if len(self.listeners) != self._reported:
+            self._reported = len(self.listeners)
+            self.lab.report("listening", bridges=self._reported)
 
     def _event(self, event: str, kind: str, thing: Any) -> None:
         for bridge in _BRIDGES.get(kind, ()):

@@ -32,7 +32,7 @@ class LabLink:
         self.on_bookmark: list[Callable[[], None]] = []
         self.answers: dict[str, Callable[[dict[str, Any]], Any]] = {}
         self._sock: Any = None
-        self._lock = hub.Semaphore(1)
+        self._unsent: list[bytes] = []
 
     def start(self) -> None:
         """Begin to read; call when all listeners are in place."""
@@ -43,8 +43,16 @@ class LabLink:
         self._send({"report": kind, **values})
 
     def _send(self, message: dict[str, Any]) -> None:
-        with self._lock:
-            self._sock.sendall(json.dumps(message).encode() + b"\n")
+        """Soon, with all that others have to say meanwhile: after a change every bridge reports."""
+        if not self._unsent:
+            hub.spawn(self._flush)
+        self._unsent.append(json.dumps(message).encode() + b"\n")
+
+    def _flush(self) -> None:
+        while self._unsent:
+            lines, number = b"".join(self._unsent), len(self._unsent)
+            self._sock.sendall(lines)
+            del self._unsent[:number]
 
     def _run(self) -> None:
         self._sock = eventlet.green.socket.socket(eventlet.green.socket.AF_UNIX)

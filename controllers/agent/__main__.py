@@ -27,6 +27,7 @@ from controllers.cni import Cni
 from controllers.proxy import Annotating, NodePart, Proxy
 from controllers.registry import discover, look_in
 from controllers.state import ClusterState, NodeView
+from topo.cluster.lines import batches
 from topo.cluster.wiring import PID
 
 LOG = logging.getLogger("mininetes")
@@ -53,12 +54,16 @@ class Agent:
     def run(self) -> None:
         """Until the lab closes the line."""
         self.report("hello")
-        for line in self._sock.makefile("rb"):
-            message = json.loads(line)
-            if "event" in message:
-                self._event(message["event"], message["object"])
-            elif "bookmark" in message:
-                self._changed(message["bookmark"])
+        for lines in batches(self._sock):
+            revision = -1
+            for message in map(json.loads, lines):
+                if "event" in message:
+                    self._event(message["event"], message["object"])
+                else:
+                    revision = message.get("bookmark", revision)
+            # Once for all that changed meanwhile: it is a look at every node.
+            if revision >= 0:
+                self._changed(revision)
 
     def _event(self, event: str, thing: dict[str, Any]) -> None:
         self.state.apply(thing["kind"], event, thing)

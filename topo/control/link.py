@@ -13,11 +13,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from topo.cluster.lines import batches
 from topo.cluster.patience import patience
 from topo.cluster.store import NotFound, Object, Store, Watch
 from topo.control.feed import feed
@@ -159,34 +161,41 @@ class Controller:
 
     def _read(self, sock: socket.socket, watch: Watch) -> None:
         # A process that is killed may be in the middle of a line, or leave some unread, and then the kernel says so.
-        with suppress(ConnectionResetError, ValueError), sock, sock.makefile("rb") as lines:
-            for line in lines:
-                self._hear(json.loads(line))
+        with suppress(ConnectionResetError, ValueError), sock:
+            for lines in batches(sock):
+                self._hear([json.loads(line) for line in lines])
         watch.close()
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        if "answer" in message:
-            waiting = self._answers.get(message["id"])
-            if waiting is not None:
-                waiting.put(message["answer"])
-            return
-        if message["report"] == "annotate":
-            with suppress(NotFound):  # the node may be leaving
-                self.store.update("Node", "", message["node"], lambda thing: _annotate(thing, message["notes"]))
-            return
+    def _hear(self, messages: Iterable[dict[str, Any]]) -> None:
+        """Who waits is woken once for all of them: each look of his is one at every bridge."""
+        reports = []
+        for message in messages:
+            if "answer" in message:
+                waiting = self._answers.get(message["id"])
+                if waiting is not None:
+                    waiting.put(message["answer"])
+            elif message["report"] == "annotate":
+                with suppress(NotFound):  # the node may be leaving
+                    self.store.update("Node", "", message["node"], partial(_annotate, message["notes"]))
+            else:
+                reports.append(message)
         with self._changed:
-            match message["report"]:
-                case "listening":
-                    self._listening = message["bridges"]
-                case "synced":
-                    self.synced[tuple(message["bridge"])] = message
-                    self.failure = ""
-                case "lost":
-                    self.synced.pop(tuple(message["bridge"]), None)
-                case "failure":
-                    self.failure = message["text"]
+            for report in reports:
+                self._note(report)
             self._changed.notify_all()
 
+    def _note(self, report: dict[str, Any]) -> None:
+        match report["report"]:
+            case "listening":
+                self._listening = report["bridges"]
+            case "synced":
+                self.synced[tuple(report["bridge"])] = report
+                self.failure = ""
+            case "lost":
+                self.synced.pop(tuple(report["bridge"]), None)
+            case "failure":
+                self.failure = report["text"]
 
-def _annotate(thing: Object, notes: Mapping[str, str]) -> None:
+
+def _annotate(notes: Mapping[str, str], thing: Object) -> None:
     thing["metadata"].setdefault("annotations", {}).update(notes)
