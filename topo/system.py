@@ -96,13 +96,13 @@ def find_system_programs() -> None:
     os.environ["PATH"] = os.pathsep.join(dict.fromkeys((*path, *_SYSTEM_PROGRAMS)))
 
 
-def wait_end(number: int) -> None:
-    """Until the process has ended, whoever started it (pidfd_open(2))."""
+def wait_end(number: int, seconds: float | None = None) -> bool:
+    """Until the process has ended, whoever started it (pidfd_open(2)); False if it has not within so many seconds."""
     try:
         fd = os.pidfd_open(number)
     except ProcessLookupError:
-        return
+        return True
     try:
-        select.select([fd], [], [])
+        return bool(select.select([fd], [], [], seconds)[0])
     finally:
         os.close(fd)

@@ -40,6 +40,8 @@ class Agent:
         self.state, self.run_folder = ClusterState(), run
         self.pids: dict[str, int] = {}
         self.nodes: dict[str, NodeAgent] = {}
+        # The last of each name that left, which may still be closing what it had.
+        self._left: dict[str, NodeAgent] = {}
         self.proxies: dict[str, Proxy] = discover(proxies, "PROXY")
         self.cnis: dict[str, Cni] = discover(cnis, "CNI")
         self._lock = threading.Lock()
@@ -77,13 +79,15 @@ class Agent:
     def _changed(self, revision: int) -> None:
         # A node that left and came back under its name is another one.
         for name in [name for name, node in self.nodes.items() if self.pids.get(name) != node.pid]:
-            self.nodes.pop(name).end()
+            self._left[name] = left = self.nodes.pop(name)
+            left.end()
         for name, pid in self.pids.items():
             view = self.state.node_view(name)
             if view is None:
                 continue
             if name not in self.nodes:
-                self.nodes[name] = NodeAgent(name, pid, self._parts(view, pid), self._reporter(name))
+                after = self._left.pop(name, None)
+                self.nodes[name] = NodeAgent(name, pid, self._parts(view, pid), self._reporter(name), after=after)
             self.nodes[name].want(view, revision)
 
     def _reporter(self, name: str) -> Report:

@@ -21,16 +21,27 @@ class NodeAgent:
     """One node's parts, worked by a thread of its own: a slow node holds up no other. pid: of the node's process.
 
     Until the node is ready for the first time there is nothing to do: its interfaces and rules are being made.
+    after: the agent of the node that had this name before. It goes first, for the folder of its programs is this one's
+    too: one of the two would take the other's BIRD for its own.
     """
 
-    def __init__(self, name: str, pid: int, parts: Sequence[NodePart], report: Report, retry: float = RETRY) -> None:
+    def __init__(
+        self,
+        name: str,
+        pid: int,
+        parts: Sequence[NodePart],
+        report: Report,
+        retry: float = RETRY,
+        after: NodeAgent | None = None,
+    ) -> None:
         self.name, self.pid = name, pid
         self._parts, self._report, self._retry = parts, report, retry
         self._wanted: tuple[NodeView, int] | None = None
         self._wake = threading.Condition()
         self._was_ready = self._ended = False
         self._errors: list[str] = []
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(after,), name=name, daemon=True)
+        self._thread.start()
 
     def want(self, view: NodeView, revision: int) -> None:
         """The view as of this store revision."""
@@ -44,7 +55,10 @@ class NodeAgent:
             self._ended = True
             self._wake.notify()
 
-    def _run(self) -> None:
+    def _run(self, after: NodeAgent | None) -> None:
+        if after is not None:
+            after._thread.join()
+            after = None  # who follows keeps us, and must not keep all before us
         current: tuple[NodeView, int] | None = None
         while True:
             with self._wake:

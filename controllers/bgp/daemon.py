@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -25,6 +26,8 @@ _FIRST_SESSION = patience(20.0)
 _STEP = 0.05
 # Seconds before a BIRD that died at once is started again.
 _PAUSE = 0.5
+# Seconds that it has for telling its neighbours that it ends.
+_GOODBYE = 2.0
 
 
 class Bird:
@@ -50,16 +53,21 @@ class Bird:
         self._await(view)
 
     def close(self) -> None:
-        """End it; the node may be gone already."""
+        """End it, and what it has in its folder; the node may be gone already.
+
+        It removes its pid file and its control socket when it ends, and those may be another's by then.
+        """
         with self._lock:
             self._closed = True
             number = self._number()
             if number is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(number, 15)
-        if self._process is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(2)
+                for asked in (signal.SIGTERM, signal.SIGKILL):
+                    with suppress(ProcessLookupError):
+                        os.kill(number, asked)
+                    if wait_end(number, _GOODBYE):
+                        break
+            for path in (self._pid_file, self.control):
+                path.unlink(missing_ok=True)
 
     def _feed(self, text: str, name: str) -> None:
         self._run.mkdir(parents=True, exist_ok=True)
@@ -122,11 +130,13 @@ class Bird:
     def _await(self, view: NodeView) -> None:
         """Until there was a session with every node that is ready: before, this node is not connected with it.
 
-        Raises RuntimeError that names those that are missing, once.
+        Raises RuntimeError that names those that are missing, once, and if the node is gone.
         """
         ready = bird.expected(view)
         deadline = time.monotonic() + _FIRST_SESSION
         while missing := ready.keys() - self._met:
+            if not Path(f"/proc/{self._pid}").exists():
+                raise RuntimeError(f"{view.node.name} is gone")
             shown = control.sessions(self._ask("show protocols"))
             self._met |= {name for name, one in shown.items() if one.state == "Established"}
             if missing - self._met and time.monotonic() > deadline:

@@ -116,10 +116,15 @@ class RyuSpeaker:
                 self._start()
 
     def _await(self, view: NodeView) -> None:
-        """Until there was a session with every node that is ready. Raises RuntimeError that names those missing."""
+        """Until there was a session with every node that is ready.
+
+        Raises RuntimeError that names those that are missing, and if the node is gone.
+        """
         ready = {ip_text(node.ip): node.name for node in bird.sessions(view) if node.ready and view.node.ready}
         deadline = time.monotonic() + _FIRST_SESSION
         while missing := ready.keys() - self._met:
+            if not Path(f"/proc/{self._pid}").exists():
+                raise RuntimeError(f"{view.node.name} is gone")
             self._met |= state(self._run)["sessions"].keys()
             if missing - self._met and time.monotonic() > deadline:
                 self._met |= missing

@@ -116,3 +116,22 @@ def test_every_part_is_closed_at_the_end_whatever_another_does(made: Made) -> No
     made.one.raises = OSError("gone")
     made.agent.end()
     assert made.one.closed.wait(5) and made.two.closed.wait(5)
+
+
+def test_a_node_that_comes_again_is_begun_when_the_one_before_is_closed(made: Made) -> None:
+    made.one.goes_on.clear()
+    made.agent.want(VIEW, 1)
+    until(lambda: bool(made.one.seen))  # and is at it
+    made.agent.end()
+    part, said = Part(), queue.SimpleQueue[int]()
+    follower = NodeAgent("node-1", 2, [part], lambda revision, _: said.put(revision), after=made.agent)
+    try:
+        follower.want(VIEW, 2)
+        with pytest.raises(queue.Empty):
+            said.get(timeout=0.2)
+        assert not part.seen and not made.one.closed.is_set()
+        made.one.goes_on.set()
+        assert said.get(timeout=5) == 2
+        assert part.seen == [VIEW] and made.two.closed.is_set()
+    finally:
+        follower.end()
