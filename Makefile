@@ -23,13 +23,14 @@ VM_PACKAGES := qemu-system-x86 mmdebstrap squashfs-tools-ng debian-archive-keyri
 VM_RELEASE ?= bookworm
 VM_LIMIT ?= 3600
 TESTS ?= tests/lab/test_stock_kernel.py tests/switch/test_transports.py
+NIGHTLY = $(shell sed -n 's/ *\#.*//; /./p' tests/nightly.txt)
 VM = $(PYTHON) -m vm --release $(VM_RELEASE) --packages "$(PACKAGES)" --build "$(BUILD)" --limit $(VM_LIMIT)
 OPTIONS := $(if $(CNI),--cni $(CNI)) $(if $(PROXY),--proxy $(PROXY)) $(if $(NODES),--nodes $(NODES)) \
            $(if $(DATAPATH),--datapath $(DATAPATH)) $(if $(LAB),--lab $(LAB)) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help install packages scenario list test lint unit switch lab browser nightly bench regression golden \
-        vm vm-scenario vm-test vm-shell vm-tools ran clean
+        vm vm-image vm-scenario vm-test vm-shell vm-tools browser-tools ran clean
 
 help: ## this list
 	@echo "mininetes: Kubernetes networking, emulated with real packets on one machine"
@@ -94,12 +95,16 @@ lab: install ## only the tests with whole labs
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/lab
 
 # Not part of `make test`: a browser is 300 MB, and what else there is of the report is tested without it.
-browser: install ## look at report.html in a real browser (installs chromium; needs sudo once)
+browser-tools:
 	@command -v chromium > /dev/null || $(MAKE) --no-print-directory packages PACKAGES=chromium
+
+browser: install browser-tools ## look at report.html in a real browser (installs chromium; needs sudo once)
 	@$(BIN)/pytest -q tests/unit/test_report_html.py
 
 # What takes too long for `make test`; a CI runs it at night.
-nightly: install ## 500 steps of chaos (tens of minutes)
+nightly: VM_LIMIT = 14400
+nightly: install vm-tools ## what needs the machine's kernel and time, and 500 steps of chaos (an hour and more)
+	@$(VM) test $(TESTS) $(NIGHTLY)
 	@$(BIN)/mininetes run chaos --option steps=500 $(OPTIONS)
 
 # Of the machine only the image is kept, under .cache/vm/; docs/vm.md says more.
@@ -108,6 +113,9 @@ vm-tools:
 
 vm: vm-tools ## a Debian machine with its own kernel and this checkout: make it, boot it, look (VM_RELEASE=trixie for another)
 	@$(VM) run .venv/bin/mininetes doctor
+
+vm-image: vm-tools ## only make the image, so that what follows need not
+	@$(VM) image
 
 vm-scenario: vm-tools ## run a scenario in it; results come back
 	@$(VM) run .venv/bin/mininetes run $(SCENARIO) $(OPTIONS)

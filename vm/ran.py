@@ -44,24 +44,30 @@ def nowhere(first: Report, others: Iterable[Report]) -> dict[str, str]:
     return {name: reason for name, reason in first.skipped.items() if name not in elsewhere}
 
 
-def exceptions(text: str) -> dict[str, str]:
-    """From lines of a beginning of tests' names, "  # " and the reason."""
+def nightly(text: str) -> dict[str, str]:
+    """Beginnings of tests' names, as reports have them, with the reason, from lines of pytest's arguments ("FILE" or
+    "FILE::TEST"), "  # " and the reason.
+    """
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return {start: reason for start, _, reason in (line.partition("  # ") for line in lines)}
+    found = {}
+    for argument, _, reason in (line.partition("  # ") for line in lines):
+        file, _, test = argument.partition("::")
+        found[f"{file.removesuffix('.py').replace('/', '.')}::{test}"] = reason
+    return found
 
 
-def lines(reports: Sequence[Report], exceptions: Mapping[str, str]) -> tuple[list[str], bool]:
-    """What to print, and whether every test ran somewhere or is an exception.
+def lines(reports: Sequence[Report], nightly: Mapping[str, str]) -> tuple[list[str], bool]:
+    """What to print, and whether every test ran somewhere or does at night.
 
-    exceptions: beginnings of tests' names, with the reason for each.
+    nightly: beginnings of tests' names, with the reason for each.
     """
     said = []
     for report in reports:
         said += [f"{report.name}: {count} tests on {where}" for where, count in Counter(report.ran.values()).items()]
     ran = sum(len(report.ran) for report in reports)
     left = nowhere(reports[0], reports[1:])
-    used = {start for start in exceptions if any(name.startswith(start) for name in left)}
-    said += [f"nowhere, as is known: {start}: {exceptions[start]}" for start in exceptions if start in used]
-    bad = {name: reason for name, reason in left.items() if not name.startswith(tuple(used))}
+    later = {start: sum(name.startswith(start) for name in left) for start in nightly}
+    said += [f"only by make nightly: {count} of {start}: {nightly[start]}" for start, count in later.items() if count]
+    bad = {name: reason for name, reason in left.items() if not name.startswith(tuple(nightly))}
     said += [f"ran nowhere: {name}: {reason}" for name, reason in bad.items()]
     return said or ["no test ran"], ran > 0 and not bad

@@ -198,19 +198,22 @@ def test_what_ran_nowhere_is_named_and_fails(tmp_path: Path) -> None:
     assert not good
 
 
-def test_an_exception_is_said_only_where_it_is_needed(tmp_path: Path) -> None:
+def test_what_runs_at_night_is_said_only_where_it_did_not_run(tmp_path: Path) -> None:
     host, inside = report(tmp_path, "host", one="6.18", two="-why"), report(tmp_path, "vm", two="-why")
-    known = {"tests.a::two": "cannot be"}
-    said, good = ran.lines([host, inside], known)
-    assert good and "nowhere, as is known: tests.a::two: cannot be" in said
-    said, good = ran.lines([host, report(tmp_path, "vm", two="6.1")], known)
-    assert good and not any("nowhere" in line for line in said)
+    later = {"tests.a::two": "slow"}
+    said, good = ran.lines([host, inside], later)
+    assert good and "only by make nightly: 1 of tests.a::two: slow" in said
+    said, good = ran.lines([host, report(tmp_path, "vm", two="6.1")], later)
+    assert good and not any("nightly" in line for line in said)
 
 
-def test_exceptions_are_read_with_their_reasons() -> None:
-    assert ran.exceptions("# why\na.b::  # no part\na.c::d[x]  # slow\n") == {"a.b::": "no part", "a.c::d[x]": "slow"}
-    text = (Path(__file__).parents[1] / "nowhere.txt").read_text()
-    assert all(reason for reason in ran.exceptions(text).values())
+def test_what_make_nightly_runs_is_there_and_has_a_reason() -> None:
+    assert ran.nightly("# why\na/b.py  # slow\na/c.py::d  # too\n") == {"a.b::": "slow", "a.c::d": "too"}
+    root = Path(__file__).parents[2]
+    text = (root / "tests" / "nightly.txt").read_text()
+    assert ran.nightly(text) and all(reason for reason in ran.nightly(text).values())
+    named = [line.partition("::")[0].partition(" ")[0] for line in text.splitlines() if line[0] != "#"]
+    assert [name for name in named if not (root / name).is_file()] == []
 
 
 def test_no_report_is_said_to_be_none(tmp_path: Path) -> None:

@@ -11,12 +11,6 @@ from topo.cluster.wiring import HAIRPIN_IP
 HERE, THERE = NODES["worker"], NODES["worker2"]
 
 
-def need_crossing(lab: World) -> None:
-    """Skip where no packet of a pod goes to another node's."""
-    if not lab.says.crosses:
-        pytest.skip("pods of other nodes are not reached, which the case of two nodes holds")
-
-
 def test_pods_of_one_node_see_each_other_as_they_are(lab: World) -> None:
     answer = lab.ask_from("asking", lab.ips["beside"], POD_PORT)
     assert (answer.get("pod"), answer.get("client")) == ("beside", lab.ips["asking"]), answer
@@ -76,8 +70,8 @@ def test_a_pod_reaches_itself_through_its_service_and_does_not_see_itself(lab: W
     assert (answer.get("pod"), answer.get("client")) == ("beside", HAIRPIN_IP), answer
 
 
+@pytest.mark.crossing
 def test_packets_on_the_fabric_have_the_headers_and_the_size_that_the_traits_say(lab: World) -> None:
-    need_crossing(lab)
     size = lab.says.mtu(lab.fabric_mtu)
     with lab.captured("worker", size, 4) as packets:
         assert lab.ping("asking", lab.ips["across"], size) == "answered"
@@ -94,9 +88,9 @@ def test_the_largest_packet_is_exactly_what_the_pods_mtu_says(lab: World) -> Non
         assert lab.ping("asking", lab.ips[target], size + 1) == "Message too long"
 
 
+@pytest.mark.crossing
 def test_the_path_takes_no_byte_more_than_the_fabric_has_room_for(lab: World) -> None:
     """With interfaces that would take more, so that the path itself decides."""
-    need_crossing(lab)
     size = lab.says.mtu(lab.fabric_mtu)
     for name in ("asking", "across"):
         lab.widen(name, lab.fabric_mtu + 100)

@@ -10,10 +10,22 @@ from cni.world import OBJECTS, VARIANTS, World, started
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A file that says SHARE = (i, n) has every n-th variant, beginning with the i-th."""
+    """A file that says SHARE = (i, n) has every n-th variant, beginning with the i-th.
+
+    A case marked `crossing` is about packets between nodes: of variants that send some.
+    """
     share = getattr(metafunc.module, "SHARE", None)
     if share is not None and "lab" in metafunc.fixturenames:
-        metafunc.parametrize("lab", list(VARIANTS)[share[0] :: share[1]], indirect=True, scope="module")
+        chosen = list(VARIANTS)[share[0] :: share[1]]
+        if metafunc.definition.get_closest_marker("crossing"):
+            chosen = [name for name in chosen if crosses(name)]
+        metafunc.parametrize("lab", chosen, indirect=True, scope="module")
+
+
+def crosses(variant: str) -> bool:
+    """Whether pods of different nodes reach each other under this CNI, as it says itself."""
+    cni, options = VARIANTS[variant]
+    return cni.traits_of(options).crosses
 
 
 @pytest.fixture(scope="module")
