@@ -18,6 +18,7 @@ from scenarios.netpol.prober_client import Prober
 from scenarios.report.curves import Curves
 from scenarios.report.results import Measurement, Samples, TextTable
 from topo.cluster.errors import InputError
+from topo.cluster.patience import patience
 from topo.cluster.store import Object
 from topo.config import LabConfig
 from topo.lab import Lab
@@ -60,15 +61,15 @@ class Chaos:
     def run(self, context: Context) -> Outcome:
         """Step by step, until all are done or one fails."""
         lab, story = context.lab, Story()
-        count, patience = _number(lab.config.scenario, "steps"), _number(lab.config.scenario, "patience")
+        count, longest = _number(lab.config.scenario, "steps"), patience(_number(lab.config.scenario, "patience"))
         asked = frozenset(names(lab.config.scenario, "kinds", FAULTS))
         missing = deeds.left_out(asked)
         todo = steps(lab.parts.seed, deeds.shape(lab), count, asked - missing.keys())
         with Prober() as prober:
-            problem = _beginning(lab, prober, patience)
+            problem = _beginning(lab, prober, longest)
             for step in todo if not problem else ():
                 context.progress(f"{step.number}/{count} {step.fault} {' '.join(step.target)}")
-                problem = _step(lab, prober, step, story, patience, at_rest=is_rest(step, count))
+                problem = _step(lab, prober, step, story, longest, at_rest=is_rest(step, count))
                 if problem:
                     break
         if problem:
@@ -88,38 +89,46 @@ def _number(options: Mapping[str, str], key: str) -> int:
     return found[0]
 
 
-def _beginning(lab: Lab, prober: Prober, patience: float) -> str:
+def _beginning(lab: Lab, prober: Prober, longest: float) -> str:
     try:
-        converge(lab, prober, patience)
+        converge(lab, prober, longest)
     except NotWhole as error:
         return f"before the first step: {error}"
-    return "; ".join(audit(lab))
+    return "; ".join(_soon(lab, longest))
 
 
-def _step(lab: Lab, prober: Prober, step: Step, story: Story, patience: float, *, at_rest: bool) -> str:
+def _step(lab: Lab, prober: Prober, step: Step, story: Story, longest: float, *, at_rest: bool) -> str:
     """One of them, and what was wrong after it; "" if nothing."""
     try:
         deeds.suffer(lab, step)
-        took = converge(lab, prober, patience)
-        if wrong := _soon(lab, patience):
+        took = converge(lab, prober, longest)
+        if wrong := _soon(lab, longest):
             return f"{step}: {'; '.join(wrong)}"
         story.took.append((step, took))
         if at_rest:
             deeds.rest(lab)
-            converge(lab, prober, patience)
-            if wrong := _soon(lab, patience):
+            converge(lab, prober, longest)
+            if wrong := _soon(lab, longest):
                 return f"{step}, at rest after it: {'; '.join(wrong)}"
             story.rests.append(rests.count(lab, step.number))
     except NotWhole as error:
-        return f"{step}: {error}"
+        return "; ".join((f"{step}: {error}", *_audited(lab)))
     except Exception as error:  # whatever the lab could not do is what is looked for
         return f"{step}: {type(error).__name__}: {error}"
     return ""
 
 
-def _soon(lab: Lab, patience: float) -> list[str]:
+def _audited(lab: Lab) -> list[str]:
+    """What an audit finds in a lab that is not whole, and may not even answer."""
+    try:
+        return audit(lab)
+    except (OSError, RuntimeError) as error:
+        return [str(error)]
+
+
+def _soon(lab: Lab, longest: float) -> list[str]:
     """What an audit finds for longer than what is on its way takes: processes that end, agents that start."""
-    deadline = time.monotonic() + patience / 3
+    deadline = time.monotonic() + longest / 3
     while (wrong := audit(lab)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return wrong

@@ -11,11 +11,13 @@ from controllers.policy.model import Pod
 from scenarios.disorder.manifests import WORKLOADS
 from scenarios.lab import policies
 from scenarios.netpol.cases import Probe
-from scenarios.netpol.prober_client import Prober
+from scenarios.netpol.prober_client import LIMIT, Prober
 from topo.cluster.store import Object
 from topo.lab import Lab, NotReady
 
 _SHOWN = 4
+# Seconds that all packets of one look may take at most; each look takes twice as long as the one before.
+_LONGEST = 8 * LIMIT
 
 
 class NotWhole(Exception):
@@ -31,16 +33,20 @@ def converge(lab: Lab, prober: Prober, patience: float) -> float:
         lab.confirm(max(1.0, deadline - time.monotonic()))
     except NotReady as error:
         raise NotWhole(str(error)) from error
-    while wrong := differences(lab, prober):
+    limit = LIMIT
+    while wrong := differences(lab, prober, limit):
         if time.monotonic() > deadline:
             more = f" and {len(wrong) - _SHOWN} more" if wrong[_SHOWN:] else ""
             raise NotWhole(f"packets after {patience:.0f} s: {'; '.join(wrong[:_SHOWN])}{more}")
-        time.sleep(0.05)
+        limit = min(2 * limit, _LONGEST)
     return time.monotonic() - began
 
 
-def differences(lab: Lab, prober: Prober) -> list[str]:
-    """Pairs whose packets do not do what the store's policies and Services say, a sentence each."""
+def differences(lab: Lab, prober: Prober, limit: float) -> list[str]:
+    """Pairs whose packets do not do what the store's policies and Services say, a sentence each.
+
+    limit: seconds that all answers may take together; on a machine that does much else hundreds take long.
+    """
     whole, boxes = policies.cluster(lab), dict(lab.kubelet.sandboxes)
     # Others may run what answers no probe.
     pods = {key: pod for key, pod in whole.pods.items() if pod.labels.get("app") in WORKLOADS and key in boxes}
@@ -51,8 +57,14 @@ def differences(lab: Lab, prober: Prober) -> list[str]:
     for name, service in _services(lab).items():
         ends[name] = (0, service["spec"]["clusterIP"])
         probes |= dict(_to_service(lab, whole, pods, name, service))
-    seen = prober.probe(ends, probes)
-    return [f"{p} {'is refused' if wanted else 'goes through'}" for p, wanted in probes.items() if seen[p] != wanted]
+    seen = prober.probe(ends, probes, limit=limit)
+    nodes = {key: f"{key} on {boxes[key].node.name}" for key in pods}
+    return [
+        f"{nodes[p.source]} -> {nodes.get(p.target, p.target)} {p.protocol}/{p.port} "
+        f"{'is refused' if wanted else 'goes through'}"
+        for p, wanted in probes.items()
+        if seen[p] != wanted
+    ]
 
 
 def _between(lab: Lab, whole: Cluster, pods: Mapping[str, Pod]) -> Iterator[tuple[Probe, bool]]:

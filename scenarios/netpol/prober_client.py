@@ -11,7 +11,7 @@ from types import TracebackType
 from scenarios.netpol.cases import Probe
 
 # Seconds without any further answer after which what has not answered is taken for refused; and the longest wait.
-QUIET, _LIMIT = 0.15, 1.5
+QUIET, LIMIT = 0.15, 1.5
 
 
 class Prober:
@@ -27,12 +27,16 @@ class Prober:
         )
 
     def probe(
-        self, ends: Mapping[str, tuple[int, str]], probes: Mapping[Probe, bool], quiet: float = QUIET
+        self,
+        ends: Mapping[str, tuple[int, str]],
+        probes: Mapping[Probe, bool],
+        quiet: float = QUIET,
+        limit: float = LIMIT,
     ) -> dict[Probe, bool]:
         """Which were reached. ends: a process in the namespace, and the address, of each end; probes: as expected."""
         assert self._process.stdin is not None and self._process.stdout is not None
         wanted = [[p.source, p.target, p.protocol, p.port, expected] for p, expected in probes.items()]
-        request = {"ends": ends, "probes": wanted, "quiet": quiet, "limit": _LIMIT}
+        request = {"ends": ends, "probes": wanted, "quiet": quiet, "limit": limit}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()

@@ -7,17 +7,20 @@ import random
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 
 from scenarios.chaos import SCENARIO
-from scenarios.disorder import audit, manifests
+from scenarios.disorder import audit, manifests, reach
 from scenarios.disorder.census import ENDED, LAB, census
 from scenarios.disorder.deeds import _DEEDS
 from scenarios.disorder.growth import MEASURES, Rest, leaks, slope
 from scenarios.disorder.plan import CHANGES, FAULTS, ROUND, Change, Shape, is_rest, steps
 from scenarios.lab.assemble import Choices, parts
+from scenarios.netpol.prober_client import Prober
 from topo.cluster.errors import InputError
+from topo.lab import Lab
 from topo.labfile import default_config
 
 SHAPE = Shape(
@@ -152,3 +155,15 @@ def test_a_slope_is_the_middle_of_all_and_lies_between_its_bounds() -> None:
     # By hand: 21 slopes, of which the normal approximation leaves out four at either end.
     sen = slope([(1, 9), (2, 15), (3, 19), (4, 20), (10, 45), (12, 55), (18, 78)])
     assert sen is not None and sen.middle == 4.0 and (round(sen.least, 2), round(sen.most, 2)) == (3.75, 4.18)
+
+
+def test_each_look_at_packets_waits_longer_for_them_than_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+
+    def differences(_lab: Lab, _prober: Prober, limit: float) -> list[str]:
+        limits.append(limit)
+        return ["a -> b TCP/80 is refused"] * (len(limits) < 6)
+
+    monkeypatch.setattr(reach, "differences", differences)
+    reach.converge(create_autospec(Lab), create_autospec(Prober), 30.0)
+    assert limits == [1.5, 3.0, 6.0, 12.0, 12.0, 12.0]
