@@ -34,7 +34,7 @@ def end(number, frame):
     raise SystemExit(0)
 
 mark, user = sys.argv[1:3]
-if user == "ordinary":  # after the imports, for the interpreter may lie where only root may look
+if user == "ordinary" and os.getuid() == 0:  # after the imports, for the interpreter may lie where only root may look
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)
@@ -97,10 +97,12 @@ class Capsule:
     """A script that runs a capsule."""
 
     def __init__(self, script: str, user: str) -> None:
+        # Who runs the tests without root can be that of a user namespace.
+        become = ["unshare", "--user", "--map-root-user"] if user == "root" and os.getuid() != 0 else []
         self.mark = f"98765.{random.SystemRandom().randrange(10**12):012}"
         code = PRELUDE + textwrap.dedent(script)
         self.process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-c", code, self.mark, user],
+            [*become, sys.executable, "-c", code, self.mark, user],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -158,23 +160,15 @@ class Capsule:
 Start = Callable[[str], Capsule]
 
 
-def refusal(user: str) -> str:
-    """Why this user can have no capsule here, or nothing."""
-    if user == "root":
-        return "" if os.getuid() == 0 else "the tests run as an ordinary user"
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
-    command = [*nobody, "unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "true"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
-    return "" if done.returncode == 0 else f"user namespaces are not allowed: {done.stderr.strip()}"
-
-
 @pytest.fixture(scope="module", params=["root", "ordinary"])
 def user(request: pytest.FixtureRequest) -> str:
     """Both kinds of users: root, and one who needs a user namespace."""
-    if why := refusal(request.param):
-        pytest.skip(why)
-    # Whoever is no root already needs not become so.
-    return "as it is" if request.param == "root" or os.getuid() != 0 else "ordinary"
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
+    command = [*nobody, "unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    if request.param == "ordinary" and done.returncode:
+        pytest.skip(f"user namespaces are not allowed: {done.stderr.strip()}")
+    return str(request.param)
 
 
 @pytest.fixture
@@ -351,20 +345,20 @@ def test_killing_any_of_the_three_leaves_no_process(start: Start, victim: str) -
     assert one.finish()[0] == (-signal.SIGKILL if victim == "outer" else 128 + signal.SIGKILL)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root: a veth is laid from the test's namespace into the capsule's")
 @pytest.mark.parametrize("victim", ["outer", "init", "lab"])
 def test_killing_any_of_the_three_leaves_no_interface(start: Start, victim: str) -> None:
     one = start(WAITS)
     one.network()
     family = one.family()
     # The end that lies elsewhere goes when, and only when, the capsule's namespace does.
-    elsewhere = ["unshare", "--net", "sh", "-c", "echo up; exec sleep 1000"]
+    enter = ["nsenter"] if os.getuid() == 0 else ["nsenter", "--user", "--preserve-credentials"]
+    elsewhere = [*enter, f"--target={family['lab']}", "unshare", "--net", "sh", "-c", "echo up; exec sleep 1000"]
     with subprocess.Popen(elsewhere, stdout=subprocess.PIPE, text=True) as holder:
         try:
             assert holder.stdout is not None
             holder.stdout.readline()
             inside, outside = f"netns {family['lab']}", f"netns {holder.pid}"
-            ip = ["nsenter", "--net", f"--target={holder.pid}", "ip"]
+            ip = [*enter, "--net", f"--target={holder.pid}", "ip"]
             lay = f"link add peer0 {outside} type veth peer name lab0 {inside}"
             subprocess.run([*ip, *lay.split()], check=True)
 
@@ -512,6 +506,30 @@ def test_where_namespaces_are_forbidden_the_remedy_is_told(monkeypatch: pytest.M
     monkeypatch.setattr(system, "unshare", refuse)
     with pytest.raises(PlatformError, match=r"may not make namespaces: run with sudo, or sudo sysctl .*userns"):
         capsule.run(lambda: 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # Ubuntu 24.04
+        (
+            {"kernel/apparmor_restrict_unprivileged_userns": "1", "user/max_user_namespaces": "63514"},
+            "kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        # An older Debian whose administrator also set a limit
+        (
+            {"kernel/unprivileged_userns_clone": "0", "user/max_user_namespaces": "0"},
+            "kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000",
+        ),
+    ],
+)
+def test_the_remedy_names_the_settings_that_forbid_namespaces(
+    settings: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    for name, value in settings.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    assert capsule.remedy(tmp_path) == f"run with sudo, or sudo sysctl {expected}"
 
 
 def test_where_there_are_no_namespaces_the_kernel_is_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
