@@ -25,17 +25,19 @@ VM_LIMIT ?= 3600
 TESTS ?= tests/lab/test_stock_kernel.py tests/switch/test_transports.py
 NIGHTLY = $(shell sed -n 's/ *\#.*//; /./p' tests/nightly.txt)
 VM = $(PYTHON) -m vm --release $(VM_RELEASE) --packages "$(PACKAGES)" --build "$(BUILD)" --limit $(VM_LIMIT)
+# The part of the tests that `make test-unprivileged` runs as an ordinary user, whoever calls.
+UNPRIVILEGED ?= tests/switch tests/unit/test_standin.py tests/lab/test_network.py
 OPTIONS := $(if $(CNI),--cni $(CNI)) $(if $(PROXY),--proxy $(PROXY)) $(if $(NODES),--nodes $(NODES)) \
            $(if $(DATAPATH),--datapath $(DATAPATH)) $(if $(LAB),--lab $(LAB)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install packages scenario list test lint unit switch lab browser nightly bench regression golden \
-        vm vm-image vm-scenario vm-test vm-shell vm-tools browser-tools ran clean
+.PHONY: help install packages scenario list test test-unprivileged lint unit switch lab browser nightly bench regression \
+        golden vm vm-image vm-scenario vm-test vm-shell vm-tools browser-tools ran clean
 
 help: ## this list
 	@echo "mininetes: Kubernetes networking, emulated with real packets on one machine"
 	@echo
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-24s %s\n", $$1, $$2}'
 	@echo
 	@echo "  make scenario SCENARIO=name CNI=flannel PROXY=ipvs NODES=3 DATAPATH=netdev|system ARGS='--repeats 5'"
 
@@ -81,6 +83,13 @@ test: install lint ## all checks and tests
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --junitxml=.cache/reports/host.xml tests || { echo "again, one after the other: what failed"; \
 	  $(BIN)/pytest -q --last-failed --last-failed-no-failures none tests; }; status=$$?; \
 	if [ -n "$$SUDO_UID" ]; then chown -R "$$SUDO_UID:$$SUDO_GID" .cache .*_cache; fi; exit $$status  # whoever called goes on without sudo
+
+# Called by root, that user is who called sudo, or nobody, who may write to no checkout: only the report is theirs.
+test-unprivileged: install ## some of the tests as an ordinary user (a minute)
+	@mkdir -p .cache/reports && : > .cache/reports/unprivileged.xml
+	@if [ "$$(id -u)" = 0 ]; then chown "$${SUDO_UID:-65534}" .cache/reports/unprivileged.xml; fi
+	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/ordinary_user.py $(BIN)/python -m pytest -q -p no:cacheprovider \
+	  -n $(WORKERS) --dist loadfile --junitxml=.cache/reports/unprivileged.xml $(UNPRIVILEGED)
 
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy --no-error-summary

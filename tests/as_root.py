@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,7 +29,10 @@ class Runner:
     def __init__(self, session: pytest.Session) -> None:
         self._config, self._items = session.config, session.items
         ours, theirs = socket.socketpair()
-        self._pid = os.fork()
+        with warnings.catch_warnings():
+            # Eventlet's of threads that do not survive, and Python 3.12's: none is needed there.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._pid = os.fork()
         if self._pid == 0:
             ours.close()
             _live(lambda: self._serve(theirs), theirs)

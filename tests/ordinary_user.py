@@ -1,4 +1,4 @@
-"""`python tests/ordinary_user.py COMMAND ...` runs it as an ordinary user: as you, if you are one.
+"""`python tests/ordinary_user.py COMMAND ...` runs it in the checkout as an ordinary user: as you, if you are one.
 
 Root becomes who called sudo, or else nobody, in a mount namespace of its own in which that user can open /dev/net/tun,
 as on most machines (udev's 50-udev-default.rules), and can reach this checkout and its Python wherever root keeps them.
@@ -39,6 +39,7 @@ def main(command: list[str]) -> None:
         os.environ["PATH"] = "/usr/local/bin:/usr/bin:/bin"
         for name in ("SUDO_UID", "SUDO_GID", "SUDO_USER", "TMPDIR"):
             os.environ.pop(name, None)
+        os.chdir(ROOT)  # by its path, which may lead elsewhere now
         os.umask(0o022)
     os.execvp(command[0], command)
 
