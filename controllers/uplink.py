@@ -10,6 +10,7 @@ from controllers.features.base import arp_answer
 from controllers.flow import tables as t
 from controllers.flow.actions import Output
 from controllers.flow.fields import LOCAL
+from controllers.flow.kept import kept
 from controllers.flow.program import Fragment, Writer, match
 from controllers.services import ServicePort, external
 from controllers.state import Node, NodeView
@@ -29,7 +30,7 @@ def fragments(view: NodeView) -> Iterable[Fragment]:
             yield _announced(address, view.node)
 
 
-@lru_cache(maxsize=4096)
+@kept
 def _node(node: Node) -> Fragment:
     w = Writer("uplink", node.name)
     w.flow(t.UPLINK, t.LOW, match("arp", in_port=WIRE_PORT), Output(LOCAL))
@@ -46,7 +47,7 @@ def _cluster_ips(service_subnet: str, services: int) -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=65536)
+@kept
 def _service(port: ServicePort, node: Node, services: int) -> Fragment:
     """What clients outside the cluster ask of this node: node ports, LoadBalancer addresses, external IPs."""
     w = Writer("uplink", port.key)
@@ -58,7 +59,7 @@ def _service(port: ServicePort, node: Node, services: int) -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=4096)
+@kept
 def _announced(address: int, node: Node) -> Fragment:
     """This node answers for the address, and no other does (MetalLB, "MetalLB in layer 2 mode")."""
     w = Writer("uplink", f"announcement of {address:#x}")

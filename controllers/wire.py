@@ -6,12 +6,13 @@ Ryu lacks the group property that chooses how a select group hashes, and pads no
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from controllers.flow import actions as a
 from controllers.flow import fields as f
+from controllers.flow.kept import by_identity
 from controllers.flow.program import Flow, Group, MatchItem, Translation
 from controllers.ryu_compat import ProtocolDesc, ofp, parser
 
@@ -21,24 +22,6 @@ _SWITCH = ProtocolDesc(version=VERSION)
 _ADD_OR_MOD = 0x8000
 _HEADER = struct.Struct("!BBHI")
 _ALL_TABLES = ofp.OFPTT_ALL
-_KEPT = 1 << 18
-
-
-def by_identity(make: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Keep what was made for an object while there is room: all nodes are sent the same ones, and to hash what is in
-    them would take longer than to make their bytes."""
-    known: dict[int, tuple[Any, bytes]] = {}
-
-    def made(thing: Any) -> bytes:
-        found = known.get(id(thing))
-        if found is None:
-            if len(known) >= _KEPT:
-                known.clear()
-            # The object is kept too, so that no other can have its id.
-            found = known[id(thing)] = thing, make(thing)
-        return found[1]
-
-    return made
 
 
 @by_identity

@@ -19,6 +19,7 @@ from controllers.features.base import drop
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import Copy, Goto, Set
+from controllers.flow.kept import kept
 from controllers.flow.program import Fragment, Writer, match
 from controllers.identities import HOST, REMOTE_NODE, WORLD
 from controllers.proxy import NodePart
@@ -163,14 +164,14 @@ def _reserved() -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=65536)
+@kept
 def _identity(pod: str, port: int, number: int) -> Fragment:
     w = Writer("cilium", f"identity of {pod}")
     w.flow(t.IDENTITY, t.HIGH, match("ip", in_port=port), Set(f.IDENTITY, number), Goto(t.after(t.IDENTITY)))
     return w.fragment()
 
 
-@lru_cache(maxsize=65536)
+@kept
 def _by_tunnel(node: Node, peer: Node) -> Fragment:
     """To the peer's pods; the tunnel's network number is the sender's identity, of this node itself a remote node's."""
     w = Writer("cilium", f"route to {peer.pod_cidr}")
@@ -188,7 +189,7 @@ def _by_tunnel(node: Node, peer: Node) -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=65536)
+@kept
 def _by_seal(node: Node, peer: Node) -> Fragment:
     """To the peer's pods as they are, but that br-ex has them sealed; both nodes' kernels take their TTL meanwhile."""
     w = Writer("cilium", f"route to {peer.pod_cidr}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 from controllers.cni.ways import Way
 from controllers.features.base import arp_answer, drop
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import Goto, Output, Set
+from controllers.flow.kept import kept
 from controllers.flow.program import Fragment, Writer, match
 from controllers.state import Node, NodeView, Pod
 from topo.cluster.wiring import (
@@ -27,7 +27,7 @@ def _length(prefix: str) -> int:
     return int(prefix.partition("/")[2])
 
 
-@lru_cache(maxsize=4096)
+@kept
 def gateway(feature: str, ip: int, mac: int) -> Fragment:
     """A pod that asks for its default gateway gets this MAC."""
     w = Writer(feature, f"gateway {f.ip_text(ip)}")
@@ -36,7 +36,7 @@ def gateway(feature: str, ip: int, mac: int) -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=65536)
+@kept
 def neighbour(feature: str, pod: Pod) -> Fragment:
     """Pods of one node share a link: they need no gateway to each other, and no TTL is spent (as on a Linux bridge)."""
     w = Writer(feature, pod.key)
@@ -52,7 +52,7 @@ def neighbour(feature: str, pod: Pod) -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=65536)
+@kept
 def by_tunnel(feature: str, node: Node, peer: Node, prefix: str, key: int) -> Fragment:
     """To the peer's pods in a tunnel to its node address; key: the encapsulation's network number."""
     w = Writer(feature, f"route to {prefix}")
@@ -70,7 +70,7 @@ def by_tunnel(feature: str, node: Node, peer: Node, prefix: str, key: int) -> Fr
     return w.fragment()
 
 
-@lru_cache(maxsize=65536)
+@kept
 def by_neighbour(feature: str, node: Node, next_hop: Node, prefix: str) -> Fragment:
     """To the prefix as it is, to a node on the same subnet of the fabric."""
     w = Writer(feature, f"route to {prefix}")
@@ -97,7 +97,7 @@ def route(feature: str, way: Way, node: Node, peer: Node, prefix: str, key: int 
             yield by_device(feature, node, prefix)
 
 
-@lru_cache(maxsize=65536)
+@kept
 def by_device(feature: str, node: Node, prefix: str) -> Fragment:
     """To the prefix through the node's own kernel, which has a device for it and takes the TTL; and back.
 
@@ -119,7 +119,7 @@ def by_device(feature: str, node: Node, prefix: str) -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=4096)
+@kept
 def by_routes(feature: str, node: Node, pod_subnet: str) -> Fragment:
     """To other nodes' pods through the node's own kernel, wherever its routes lead; a routing daemon keeps them."""
     w = Writer(feature, f"kernel's routes of {node.name}")
@@ -133,7 +133,7 @@ def by_routes(feature: str, node: Node, pod_subnet: str) -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=4096)
+@kept
 def _from_wire(feature: str, node: Node, to: int) -> Fragment:
     w = Writer(feature, f"uplink of {node.name}")
     w.flow(t.UPLINK, t.NORMAL, match("ip", in_port=WIRE_PORT, nw_dst=node.pod_cidr), Output(to))
@@ -145,7 +145,7 @@ def from_wire(feature: str, view: NodeView) -> Fragment:
     return _from_wire(feature, view.node, f.LOCAL if view.lab.attachment == "bridge" else PATCH_PORT)
 
 
-@lru_cache(maxsize=4096)
+@kept
 def sealed_tunnel(feature: str, node: Node, udp_port: int) -> Fragment:
     """br-ex: a tunnel's packets are sealed on their way out and opened on their way in; open ones are not let in."""
     w = Writer(feature, f"tunnel of {node.name}, sealed")
@@ -156,7 +156,7 @@ def sealed_tunnel(feature: str, node: Node, udp_port: int) -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=65536)
+@kept
 def sealed_pods(feature: str, node: Node, prefixes: tuple[str, ...]) -> Fragment:
     """br-ex: the same for pods' packets that have no tunnel. prefixes: of other nodes' pods."""
     w = Writer(feature, f"pods of {node.name}, sealed")

@@ -22,6 +22,7 @@ from controllers.features.base import arp_answer
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import Action, Copy, ForgetInPort, Goto, Output, Set
+from controllers.flow.kept import kept
 from controllers.flow.program import Fragment, MatchItem, Writer, match
 from controllers.numbering import assign_numbers
 from controllers.programs.weave import PORT as SLEEVE_PORT
@@ -178,7 +179,7 @@ def _towards(view: NodeView, ready: Iterable[Node]) -> dict[Node, Towards]:
     return found
 
 
-@lru_cache(maxsize=65536)
+@kept
 def _pod(pod: Pod) -> Fragment:
     """Whatever is for its address or, as a frame, for its MAC; it answers for itself, and no TTL is spent."""
     w = Writer("weave", pod.key)
@@ -203,7 +204,7 @@ def _link(pod_subnet: str, ways: tuple[Towards, ...]) -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=65536)
+@kept
 def _peer(node: Node, peer: Node, way: Towards) -> Fragment:
     """Frames to the peer's pods as they are; routed packets with the pod's MAC, as if this node had asked for it."""
     w = Writer("weave", f"peer {peer.name}")
@@ -228,7 +229,7 @@ def _peer(node: Node, peer: Node, way: Towards) -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=65536)
+@kept
 def _passed_on(node: Node, peer: Node, way: Towards) -> Fragment:
     """Frames in the tunnel that are for the peer go on to it, whatever they are; and its questions are answered."""
     w = Writer("weave", f"frames for {peer.name}")
@@ -244,7 +245,7 @@ def _passed_on(node: Node, peer: Node, way: Towards) -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=4096)
+@kept
 def _asked_for_gateway(node: Node) -> Fragment:
     """A pod elsewhere asks for this node's address on the link."""
     w = Writer("weave", "gateway, asked from elsewhere")

@@ -25,6 +25,7 @@ from controllers.flow.actions import (
     OutputField,
     Set,
 )
+from controllers.flow.kept import kept
 from controllers.flow.program import Fragment, MatchItem, Writer, match
 from controllers.state import Node, NodeView
 from topo.cluster.wiring import GATEWAY_PORT, HAIRPIN_IP, NODEPORT_IP, REJECT_MAC, TUNNEL_PORT, UPLINK_PORT
@@ -147,7 +148,7 @@ def _commits(w: Writer) -> None:
             w.flow(t.CONNTRACK_COMMIT, priority, match("ip", **wanted), Ct(ZONE, after, commit=True, mark=mark))
 
 
-@lru_cache(maxsize=4096)
+@kept
 def _gateway(node: Node) -> Fragment:
     w = Writer("base", f"gateway of {node.name}")
     w.flow(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import EXTERNAL, Goto, Set
+from controllers.flow.kept import kept
 from controllers.flow.program import Fragment, Writer, match
 from controllers.state import Node, NodeView
 from topo.cluster.wiring import UPLINK_PORT
@@ -22,7 +22,7 @@ def fragments(view: NodeView) -> Iterable[Fragment]:
         yield _answers(view.node, machine.name, machine.ip, machine.mac, number == 0)
 
 
-@lru_cache(maxsize=65536)
+@kept
 def _answers(node: Node, name: str, ip: int, mac: int, is_router: bool) -> Fragment:
     w = Writer("external", f"answers to {name}")
     answer: dict[str, Any] = {"ct_state": "+rpl+trk", "ct_mark": (EXTERNAL, EXTERNAL)}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import SNAT_ZONE, Ct, Goto, Nat, Set
+from controllers.flow.kept import kept
 from controllers.flow.program import Fragment, Writer, match
 from controllers.state import NodeView, Pod
 from topo.cluster.wiring import HAIRPIN_IP
@@ -19,7 +19,7 @@ def fragments(view: NodeView) -> Iterable[Fragment]:
         yield _pod(pod, view.node.gateway_mac)
 
 
-@lru_cache(maxsize=65536)
+@kept
 def _pod(pod: Pod, gateway_mac: int) -> Fragment:
     w = Writer("pods", pod.key)
     w.flow(t.CLASSIFIER, t.NORMAL, match(in_port=pod.port), Set(f.PKT_SOURCE, f.FROM_POD), Goto(t.after(t.CLASSIFIER)))

@@ -13,6 +13,7 @@ from typing import Any
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import Action, Again, Conjunction, Goto, Learn, Resubmit, Set
+from controllers.flow.kept import kept
 from controllers.flow.program import Fragment, MatchItem, Writer, learned_cookie, match
 from controllers.flow.tables import Table
 from controllers.policy import clauses, peers
@@ -55,7 +56,7 @@ def fragments(view: NodeView) -> Iterable[Fragment]:
             yield _conjunction(conjunction)
 
 
-@lru_cache(maxsize=4096)
+@kept
 def _node(node: Node) -> Fragment:
     """Kubernetes, "Network Policies": traffic to and from the node where a pod is running is always allowed."""
     w = Writer("policy", f"exceptions of {node.name}")
@@ -84,7 +85,7 @@ def _sctp() -> Fragment:
     return w.fragment()
 
 
-@lru_cache(maxsize=1 << 17)
+@kept
 def _subject(subject: Subject) -> Fragment:
     w = Writer("policy", f"{subject.direction} of {subject.pod}")
     own: dict[str, Any] = {_OWN[subject.direction]: subject.ip}
@@ -117,7 +118,7 @@ def _logging(c: clauses.Conjunction, own: Mapping[str, Any]) -> Iterator[tuple[M
         yield match("ip", **own, ct_state="+new+trk", **logged)
 
 
-@lru_cache(maxsize=1 << 17)
+@kept
 def _address(address: PeerAddress) -> Fragment:
     preposition = "from" if address.direction == INGRESS else "to"
     w = Writer("policy", f"{address.direction} {preposition} {address.network.removesuffix('/32')}")
@@ -133,7 +134,7 @@ def _peer(direction: str, network: str) -> tuple[MatchItem, ...]:
     return match("ip") if text == "0.0.0.0/0" else match("ip", **{_OTHER[direction]: text})
 
 
-@lru_cache(maxsize=1 << 17)
+@kept
 def _port(port: PeerPort) -> Fragment:
     number, value, mask = port.match
     protocol = _PROTOCOLS.get(number, f"protocol {number}")
@@ -157,7 +158,7 @@ def _port_match(port: PeerPort) -> tuple[MatchItem, ...]:
     return match(_PROTOCOLS[number], **{_PORT_FIELDS[port.clause]: wanted})
 
 
-@lru_cache(maxsize=1 << 17)
+@kept
 def _conjunction(c: clauses.Conjunction) -> Fragment:
     w = Writer("policy", c.key)
     w.flow(_table(c), clauses.priority(c), match("ip", conj_id=c.number), *_done(c))

@@ -14,7 +14,7 @@ _ZONES = {ZONE: "Main", SNAT_ZONE: "Snat"}
 ALLOWED, MASQUERADED, EXTERNAL = 0x1, 0x2, 0x4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Output:
     """To an OpenFlow port by number."""
 
@@ -28,7 +28,7 @@ IN_PORT_NUMBER = 0xFFFFFFF8
 _PORTS = {IN_PORT_NUMBER: "IN_PORT", LOCAL: "LOCAL"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class OutputField:
     """To the port that a register names."""
 
@@ -38,7 +38,7 @@ class OutputField:
         return f"output:{self.source.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Set:
     """Write a constant into a packet field or a register."""
 
@@ -49,7 +49,7 @@ class Set:
         return f"set({self.target.name}={self.target.show(self.value)})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Copy:
     """Copy a field into another, into its lowest bits if that is wider; of a wider one only as many bits as fit."""
 
@@ -60,7 +60,7 @@ class Copy:
         return f"move({self.source.name}->{self.target.name})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ForgetInPort:
     """Clear in_port, so that the packet may leave by the port it came from (ovs-actions(7), "output")."""
 
@@ -68,7 +68,7 @@ class ForgetInPort:
         return "set(in_port=0)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class DecTtl:
     """Decrement the IP TTL; a packet whose TTL ends here is dropped."""
 
@@ -76,7 +76,7 @@ class DecTtl:
         return "dec_ttl"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Nat:
     """Network address translation inside Ct: restore what the connection has, or set a new source or destination.
 
@@ -95,7 +95,7 @@ class Nat:
         return f"nat({self.kind}={ip_text(self.ip)}{ports})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Ct:
     """Connection tracking; the packet goes on in `table` with ct_state set. mark, unmark: bits to set and clear."""
 
@@ -115,7 +115,7 @@ class Ct:
         return f"ct({','.join(parts)})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ToGroup:
     """Hand the packet to a group."""
 
@@ -125,7 +125,7 @@ class ToGroup:
         return f"group:{self.group}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Goto:
     """Go on in a later table of the same pipeline."""
 
@@ -135,7 +135,7 @@ class Goto:
         return f"goto_table:{self.table}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Resubmit:
     """Do what a later table says, then go on with the next action here."""
 
@@ -145,7 +145,7 @@ class Resubmit:
         return f"resubmit(,{self.table})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Again:
     """Ask this table once more, which must see another packet: a register was set that flows here match."""
 
@@ -153,7 +153,7 @@ class Again:
         return "resubmit(,this)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Multipath:
     """Write hash modulo `links` into a register (ovs-actions(7), "multipath").
 
@@ -168,7 +168,7 @@ class Multipath:
         return f"multipath({self.fields},modulo_n,{self.links}->{self.target.name})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Learn:
     """Install a flow into `table` that loads `value` into `target` for packets equal to this one in `same`.
 
@@ -193,7 +193,7 @@ class Learn:
         return f"learn(table={self.table}{idle},{same},load:{self.value}->{self.target.name})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Conjunction:
     """Membership of a clause: once a flow of each of `clauses` clauses matched, the table is asked again with conj_id.
 

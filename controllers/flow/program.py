@@ -38,7 +38,7 @@ class BadFlow(Exception):
     """A flow that the pipeline does not allow; the message names its table, match and the line that made it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Flow:
     """One flow. feature and owner say who wants it and for which object; source is the line that built it."""
 
@@ -89,7 +89,7 @@ class Bucket:
         return f"bucket={number}weight:{self.weight}{watch},actions={','.join(map(str, self.actions))}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Group:
     """A select group: one bucket per connection, chosen by a hash.
 
@@ -121,7 +121,7 @@ class Translation:
     endpoint_port: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Fragment:
     """What one feature wants for one object. Compared by identity: a feature that is asked again for the
     same inputs gives the same fragment back, so that a difference costs a pointer comparison.

@@ -13,7 +13,6 @@ Source: Cilium, "Kubernetes Without kube-proxy", Direct Server Return with Genev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -34,6 +33,7 @@ from controllers.flow.actions import (
     Set,
     ToGroup,
 )
+from controllers.flow.kept import kept
 from controllers.flow.program import Bucket, Fragment, Translation, Writer, learned_cookie, match
 from controllers.identities import WORLD
 from controllers.proxy.choosing import CONNECTION, numbers, to
@@ -62,7 +62,7 @@ def fragments(view: NodeView, hashed: Callable[[ServicePort], Hashed]) -> Iterab
             yield _service(port, view.node, view.peers, rules, hashed(port))
 
 
-@lru_cache(maxsize=65536)
+@kept
 def _service(port: ServicePort, node: Node, peers: tuple[Node, ...], rules: Options, hashed: Hashed) -> Fragment:
     w = Writer("dsr", port.key)
     ways = [one for one in frontends(port, node, rules) if _is_outside(one) and one.endpoints]

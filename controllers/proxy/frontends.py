@@ -19,6 +19,7 @@ from controllers.features.base import drop
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import Action, Goto, Set
+from controllers.flow.kept import kept
 from controllers.flow.program import Fragment, Translation, Writer, match
 from controllers.loads import Load, Loads, Server
 from controllers.proxy import NodePart
@@ -261,14 +262,13 @@ def _loads(port: ServicePort, loads: Loads) -> tuple[tuple[Endpoint, Load], ...]
     return tuple((endpoint, load) for endpoint, load in found if load is not None)
 
 
-@lru_cache(maxsize=1 << 17)
+@kept
 def service_port(port: ServicePort, node: Node, proxy: FlowProxy, rules: Options) -> Fragment:
     """All flows and groups of one Service port on one node."""
     return _build(port, node, proxy, rules, {})
 
 
-# Loads change all the time, so few of what was made for them is worth keeping.
-@lru_cache(maxsize=4096)
+@kept
 def _loaded(
     port: ServicePort, node: Node, proxy: FlowProxy, rules: Options, loads: tuple[tuple[Endpoint, Load], ...]
 ) -> Fragment:
