@@ -45,8 +45,12 @@ class Machine:
         return int(self.host.pid)
 
     def end(self) -> None:
-        """End its processes; the interfaces go with the namespace."""
+        """End its processes; the interfaces go with the namespace.
+
+        None may outlive it: an agent that was down meanwhile would take its BIRD for that of the next node of its name.
+        """
         self.switch.stop()
+        self.host.end_programs()
         self.host.end()
 
 

@@ -119,7 +119,9 @@ def test_a_pod_that_is_not_to_be_restarted_has_failed_then(lab: RunningLab) -> N
 
 
 @ONE
-def test_after_a_node_has_joined_agents_and_switches_are_still_looked_after(lab: RunningLab, tmp_path: Path) -> None:
+def test_after_a_node_has_joined_all_is_looked_after_until_it_leaves_with_its_programs(
+    lab: RunningLab, tmp_path: Path
+) -> None:
     lab.apply(NODE, tmp_path)
     assert lab.pod("early")["ready"]
     before = agent(lab)
@@ -130,7 +132,10 @@ def test_after_a_node_has_joined_agents_and_switches_are_still_looked_after(lab:
     lab.eventually(lambda: _unready(lab, ready) == ["late"])
     lab.ask("switch", "start", "late")
     lab.eventually(lambda: _unready(lab, ready) == [])
+    lab.exec("late", "sh", "-c", "setsid sleep 4321 > /dev/null 2>&1 < /dev/null &")
+    assert lab.exec("worker", "pgrep", "-f", "^sleep 4321")
     lab.ask("delete", "node", "late")
+    assert not lab.exec("worker", "pgrep", "-f", "^sleep 4321", ok=False)
     assert lab.exec("worker", "sh", "-c", "ls /run/mininetes/late/cni 2>&1", ok=False).count("No such file") == 1
 
 
