@@ -30,7 +30,7 @@ from topo.ovs import Bridge, OpenVSwitch, Port, empty_database
 from topo.podnetwork import NodeNetwork
 from topo.standin.client import StandIn
 from topo.threads import at_once
-from topo.waiting import waiting_for
+from topo.waiting import UnreadyPods, waiting_for
 from topo.wires import Wires, port_name
 
 # Seconds between two looks at whether the nodes' switches live.
@@ -219,22 +219,24 @@ class Lab:
 
         Raises NotReady, and InputError if no pod can be attached, for the CNI plugins refuse their configuration.
         """
-        watch = self.store.watch()[2]
+        things, _, watch = self.store.watch()
+        unready = UnreadyPods(things)
         try:
             waited, step = 0.0, 0.1
             while True:
                 began = time.monotonic()
-                if not (waiting := self.waiting_for()):
+                if not (waiting := unready.sentences() or self.waiting_for()):
                     break
                 # Looking must not become a large lab's main work.
                 time.sleep(min(1.0, _SHARE * (time.monotonic() - began)))
                 if self.kubelet.refusal is not None:
                     raise self.kubelet.refusal
                 progress(f"pods ready: {waiting[0]}" + (f" and {len(waiting) - 1} more" if waiting[1:] else ""))
-                events = watch.batch(timeout=step)
+                events = watch.batch(timeout=step) or ()
+                unready.follow(events)
                 waited += 0 if events else step
                 if waited > timeout:
-                    raise NotReady(f"not ready after {timeout:.0f} s: {'; '.join(waiting[:5])}")
+                    raise NotReady(f"not ready after {timeout:.0f} s: {'; '.join(self.waiting_for()[:5])}")
         finally:
             watch.close()
         self.confirm()

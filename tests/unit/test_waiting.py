@@ -105,3 +105,21 @@ def test_a_services_pods_are_found_without_a_look_at_those_of_others(monkeypatch
     monkeypatch.setattr(endpoints, "is_over", look)
     assert len(waiting.waiting_for(store)) == COUNT
     assert len(looked) == COUNT
+
+
+def test_pods_that_are_not_ready_are_known_by_what_happens_to_them() -> None:
+    store = Store()
+    filled(store, ready=False)
+    things, _, watch = store.watch()
+    unready = waiting.UnreadyPods(things)
+    assert unready.sentences() == ["pod d-7-x-1 is Running, not ready"]
+    owner = store.list("ReplicaSet")[0]
+    store.create(pod("late", owner, False))
+    store.update("Pod", "default", "d-7-x-1", lambda one: one["status"].update(conditions=READY))
+    store.create(thing("Pod", "lost", owner, spec={}))
+    unready.follow(watch.batch(0) or ())
+    assert unready.sentences() == ["pod late is Running, not ready", "pod lost is not scheduled"]
+    store.delete("Pod", "default", "lost")
+    store.update("Pod", "default", "late", lambda one: one["status"].update(conditions=READY))
+    unready.follow(watch.batch(0) or ())
+    assert unready.sentences() == []
