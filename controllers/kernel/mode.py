@@ -17,6 +17,7 @@ class KernelMode(ABC):
     name: str
     description: str
     attachment = "bridge"
+    hides_clients = False
 
     def check(self, options: Mapping[str, object]) -> None:
         """None but those of every mode."""

@@ -30,11 +30,13 @@ class Proxy(Protocol):
     """What a proxy mode must be.
 
     attachment: "switch" if pods are ports of br-int, "bridge" if they are ports of a Linux bridge in the node.
+    hides_clients: whether a pod takes the client's node for its client, and so do policies.
     """
 
     name: str
     description: str
     attachment: str
+    hides_clients: bool
 
     def check(self, options: Mapping[str, object]) -> None:
         """Raise InputError for an option (lab file: mininetes.proxy) that the mode does not have or take."""

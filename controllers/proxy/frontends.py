@@ -106,6 +106,7 @@ class FlowProxy(ABC):
     description: str
     options: tuple[str, ...] = ()
     attachment = "switch"
+    hides_clients = False
     needs_node = False
     needs_loads = False
 

@@ -50,6 +50,7 @@ class Userspace(FlowProxy):
 
     name = "userspace"
     description = "a real proxy process on every node, round robin; pods see the node as their client"
+    hides_clients = True
 
     def choose(self, w: Writer, chosen: EndpointSet, node: Node) -> tuple[Action, ...]:
         """To the node's process."""

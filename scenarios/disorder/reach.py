@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
+from controllers import proxy as proxies
 from controllers.flow.fields import ip_number
 from controllers.policy.evaluate import Cluster, End, judge
 from controllers.policy.model import Pod
+from controllers.registry import discover
 from scenarios.disorder.manifests import WORKLOADS
 from scenarios.lab import policies
 from scenarios.netpol.cases import Probe
@@ -89,16 +91,20 @@ def _to_service(
 ) -> Iterator[tuple[Probe, bool]]:
     """Where all endpoints would give the same answer; else it is a matter of which one is chosen."""
     by_address = {pod.ip: pod for pod in pods.values()}
+    hidden = discover(proxies, "PROXY")[lab.parts.proxy_mode].hides_clients
     for port in service["spec"].get("ports", ()):
         protocol, behind = port.get("protocol", "TCP"), _endpoints(lab, service, port.get("name", ""))
         for source, one in pods.items():
+            client = _node_of(lab, one) if hidden else _end(one)
             verdicts = {
-                judge(whole, _end(one), _end(by_address[ip]), protocol, number).allowed
+                judge(whole, client, _end(by_address[ip]), protocol, number).allowed
                 for ip, number in behind
                 if ip in by_address
             }
-            # A pod that is sent to itself comes from the node then, which policies do not refuse.
-            if one.ip not in {ip for ip, _ in behind} and len(verdicts) <= 1:
+            # A pod that is sent to itself comes from the node then, which policies do not refuse; a process that
+            # stands in between takes a connection before it knows whether the endpoint does.
+            taken = hidden and protocol == "TCP" and verdicts == {False}
+            if one.ip not in {ip for ip, _ in behind} and len(verdicts) <= 1 and not taken:
                 yield Probe(source, name, protocol, port["port"]), verdicts == {True}
 
 
@@ -114,6 +120,12 @@ def _endpoints(lab: Lab, service: Object, port: str) -> set[tuple[int, int]]:
                 ready = [e for e in one["endpoints"] if (e.get("conditions") or {}).get("ready") is not False]
                 found |= {(ip_number(address), given["port"]) for e in ready for address in e["addresses"]}
     return found
+
+
+def _node_of(lab: Lab, pod: Pod) -> End:
+    """As other pods see its node; it may be leaving."""
+    node = lab.nodes.get(pod.node)
+    return End(int(node.gateway_ip), None, pod.node) if node else End(0)
 
 
 def _end(pod: Pod) -> End:

@@ -6,11 +6,17 @@ import os
 import random
 import subprocess
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import create_autospec
 
 import pytest
 
+from controllers.flow.fields import ip_number, ip_text
+from controllers.policy import read
+from controllers.policy.evaluate import Cluster
+from controllers.policy.model import Pod
 from scenarios.chaos import SCENARIO
 from scenarios.disorder import audit, manifests, reach
 from scenarios.disorder.census import ENDED, LAB, census
@@ -167,3 +173,35 @@ def test_each_look_at_packets_waits_longer_for_them_than_the_one_before(monkeypa
     monkeypatch.setattr(reach, "differences", differences)
     reach.converge(create_autospec(Lab), create_autospec(Prober), 30.0)
     assert limits == [1.5, 3.0, 6.0, 12.0, 12.0, 12.0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "on", "asked"),
+    [
+        # Nobody but clients; a node's process asks its own pods as their node, and takes any connection meanwhile.
+        ("ovs", "worker", {"TCP": False, "UDP": False}),
+        ("userspace", "worker", {"TCP": True, "UDP": True}),
+        ("userspace", "worker2", {"UDP": False}),
+    ],
+)
+def test_behind_a_proxy_that_hides_clients_policies_judge_their_node(
+    mode: str, on: str, asked: dict[str, bool]
+) -> None:
+    (only_clients,) = manifests.made_by(Change("policy", "web", 1), None)
+    policy, gateway = read.policy(only_clients), ip_number("10.244.1.1")
+    assert policy is not None
+    policy = replace(policy, ingress=tuple(replace(rule, ports=()) for rule in policy.ingress or ()))
+    one = Pod("default/store", {"app": "store"}, ip_number("10.244.1.2"), "worker")
+    web = Pod("default/web", {"app": "web"}, ip_number("10.244.1.3" if on == "worker" else "10.244.2.3"), on)
+    pods = {pod.key: pod for pod in (one, web)}
+    whole = Cluster({"default": {}}, pods, [policy], {gateway: "worker"})
+    service = next(s for s in manifests.at_rest() if s["kind"] == "Service" and s["metadata"]["name"] == "web")
+    endpoints = [{"addresses": [ip_text(web.ip)], "conditions": {"ready": True}}]
+    ports = [{"name": "web", "port": 8080}, {"name": "dns", "port": 5353}]
+    meta = {"name": "x", "labels": {"kubernetes.io/service-name": "web"}}
+    lab = create_autospec(Lab, instance=True)
+    lab.parts = SimpleNamespace(proxy_mode=mode)
+    lab.nodes = {"worker": SimpleNamespace(gateway_ip=IPv4Address("10.244.1.1"))}
+    lab.store = SimpleNamespace(list=lambda *_: [{"metadata": meta, "endpoints": endpoints, "ports": ports}])
+    found = {p.protocol: wanted for p, wanted in reach._to_service(lab, whole, pods, "web", service)}
+    assert found == asked
