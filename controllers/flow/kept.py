@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakValueDictionary, ref
 
-from controllers.flow.program import Fragment
-
 Inputs = TypeVarTuple("Inputs")
+Made = TypeVar("Made")
 
 
-def kept(make: Callable[[*Inputs], Fragment]) -> Callable[[*Inputs], Fragment]:
-    """For equal inputs give the same fragment, as long as there is a program that has it."""
-    known: WeakValueDictionary[tuple[*Inputs], Fragment] = WeakValueDictionary()
+def kept(make: Callable[[*Inputs], Made]) -> Callable[[*Inputs], Made]:
+    """For equal inputs give the same fragment (or what one is made of), as long as there is a program that has it."""
+    known: WeakValueDictionary[tuple[*Inputs], Made] = WeakValueDictionary()
 
     @wraps(make)
-    def made(*inputs: *Inputs) -> Fragment:
+    def made(*inputs: *Inputs) -> Made:
         found = known.get(inputs)
         if found is None:
             found = known[inputs] = make(*inputs)

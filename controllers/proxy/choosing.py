@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
 from controllers.flow import fields as f
 from controllers.flow import tables as t
 from controllers.flow.actions import ZONE, Action, Ct, Goto, Learn, Multipath, Nat, Resubmit, Set, ToGroup
+from controllers.flow.kept import kept
 from controllers.flow.program import Bucket, Writer, learned_cookie, match
 from controllers.numbering import assign_numbers
 from controllers.proxy.frontends import EndpointSet
@@ -18,7 +18,7 @@ from controllers.services import Endpoint
 CONNECTION = "symmetric_l3l4+udp"
 
 
-@lru_cache(maxsize=1 << 16)
+@kept
 def to(endpoint: Endpoint) -> Ct:
     """Remember the connection as one to this endpoint, and make it so."""
     return Ct(ZONE, t.after(t.ENDPOINT_DNAT), commit=True, nat=Nat("dst", endpoint.ip, endpoint.port))

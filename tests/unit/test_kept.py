@@ -10,6 +10,7 @@ import views
 from controllers import wire
 from controllers.compile import pod_bridge
 from controllers.flow.program import Flow, Fragment
+from controllers.services import Endpoint
 
 ASKED = views.CNIS["flannel"], views.OVS
 
@@ -29,7 +30,7 @@ def test_of_pods_and_services_that_went_nothing_is_kept() -> None:
     view = views.cluster("flannel")["node-1"]
     first = pod_bridge(view, *ASKED)
     bytes_of = [wire.set_flow(flow) for fragment in first.values() for flow in fragment.flows]
-    before = there_are(Fragment), there_are(Flow)
+    before = {kind: there_are(kind) for kind in (Fragment, Flow, Endpoint)}
     for number in range(2, 250):
         pod = views.pod(f"p{number}", f"10.244.1.{number}", number + 10)
         service = views.service(1, "web:http/tcp", "tcp", "10.96.0.10", 80, f"10.244.1.{number}:8080")
@@ -37,5 +38,5 @@ def test_of_pods_and_services_that_went_nothing_is_kept() -> None:
         assert [wire.set_flow(flow) for fragment in later.values() for flow in fragment.flows]
     del later
     # But for the last few versions of what all nodes share.
-    assert there_are(Fragment) < before[0] + 10 and there_are(Flow) < before[1] + 10
+    assert all(there_are(kind) < count + 10 for kind, count in before.items())
     assert bytes_of == [wire.set_flow(flow) for fragment in first.values() for flow in fragment.flows]
