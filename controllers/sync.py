@@ -10,7 +10,7 @@ from typing import Any
 
 from controllers import wire
 from controllers.flow.actions import ZONE
-from controllers.flow.diff import Change, difference
+from controllers.flow.diff import Change, difference, parted
 from controllers.flow.program import MAGIC, BadFlow, Flow, Group, Program, Slot, Translation
 from controllers.ryu_compat import hub
 
@@ -174,16 +174,17 @@ class BridgeSync:
             datapath, program, revision = self._datapath, self.wanted, self.revision
             if datapath is None or revision < 0:
                 continue
+            have: Program = self._installed or {}
+            gone, come = ({}, {}) if program is have else parted(have, program)
             try:
-                done = self._first(datapath, program) if self._installed is None else self._next(datapath, program)
+                done = self._first(datapath, program) if self._installed is None else self._next(datapath, gone, come)
             except Exception as error:  # an edit of a researcher's may fail here; the bridge keeps what it holds
                 LOG.exception("%s/%s: cannot synchronise", *self.name)
                 self.errors.append(f"{type(error).__name__}: {error}")
                 continue
             if done and self._datapath is datapath:
-                if self._installed is not program:
-                    self._remember(self._installed or {}, program)
-                    self._installed = program
+                self._remember(gone, come)
+                self._installed = program
                 self.synced_revision = revision
                 self._confirmed(self)
 
@@ -212,12 +213,9 @@ class BridgeSync:
         hub.spawn_after(_CACHED, self._forget_again, datapath, strange)
         return self._send(datapath, [wire.forget(ZONE, translation) for translation in strange])
 
-    def _next(self, datapath: Any, program: Program) -> bool:
-        assert self._installed is not None
-        if program is self._installed:
-            return True
-        self._no_clash(self._installed, program)
-        change = difference(self._installed, program)
+    def _next(self, datapath: Any, gone: Program, come: Program) -> bool:
+        self._no_clash(gone, come)
+        change = difference(gone, come)
         if not change:
             return True
         self._note(len(change.set_flows), len(change.remove_flows), change)
@@ -245,23 +243,21 @@ class BridgeSync:
         if self._datapath is datapath and gone:
             datapath.send(b"".join(wire.forget(ZONE, one) for one in gone))
 
-    def _no_clash(self, old: Program, new: Program) -> None:
+    def _no_clash(self, gone: Program, come: Program) -> None:
         """Raise BadFlow if a fragment that comes wants a slot that another keeps. Costs only what changes."""
-        for key, fragment in new.items():
-            for flow in fragment.flows if old.get(key) is not fragment else ():
+        for key, fragment in come.items():
+            for flow in fragment.flows:
                 owner = self._slots.get(flow.slot, key)
-                if owner != key and new.get(owner) is old.get(owner):
+                if owner != key and owner not in gone:
                     raise BadFlow(f"{flow.source} and {owner} both write {flow.text()}")
 
-    def _remember(self, old: Program, new: Program) -> None:
-        """Which fragment writes which slot, now that the bridge holds `new`."""
-        for key, fragment in old.items():
-            if new.get(key) is not fragment:
-                for flow in fragment.flows:
-                    self._slots.pop(flow.slot, None)
-        for key, fragment in new.items():
-            if old.get(key) is not fragment:
-                self._slots.update((flow.slot, key) for flow in fragment.flows)
+    def _remember(self, gone: Program, come: Program) -> None:
+        """Which fragment writes which slot, now that the bridge holds what has come."""
+        for fragment in gone.values():
+            for flow in fragment.flows:
+                self._slots.pop(flow.slot, None)
+        for key, fragment in come.items():
+            self._slots.update((flow.slot, key) for flow in fragment.flows)
 
     def _note(self, added: int, removed: int, text: Any) -> None:
         self.last = LastSync(self.revision, added, removed, text)

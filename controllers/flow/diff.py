@@ -30,13 +30,18 @@ class Change:
         return "\n".join(lines)
 
 
+def parted(old: Program, new: Program) -> tuple[Program, Program]:
+    """What of each the other has not. Pure; costs a pointer comparison for each fragment that both have."""
+    gone = {key: fragment for key, fragment in old.items() if new.get(key) is not fragment}
+    return gone, {key: fragment for key, fragment in new.items() if old.get(key) is not fragment}
+
+
 def difference(old: Program, new: Program) -> Change:
-    """What turns `old` into `new`. Pure; costs one pointer comparison for each fragment that did not change.
+    """What turns `old` into `new`; of both only the parts that differ (`parted`) need be given. Pure.
 
     A flow that only moved to another fragment or owner is not sent again unless its cookie changed.
     """
-    gone = [fragment for key, fragment in old.items() if new.get(key) is not fragment]
-    come = [fragment for key, fragment in new.items() if old.get(key) is not fragment]
+    gone, come = (list(part.values()) for part in parted(old, new))
     old_flows, new_flows = _flows(gone), _flows(come)
     old_groups = {g.id: g for fragment in gone for g in fragment.groups}
     new_groups = {g.id: g for fragment in come for g in fragment.groups}

@@ -46,7 +46,7 @@ def bridge(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_connections_are_forgotten_after_the_flows_went_and_once_more_after_the_switchs_cache(bridge: Any) -> None:
     bridge._installed = fragment(ONE, TWO)
-    assert bridge._next(bridge._datapath, fragment(TWO))
+    assert bridge._next(bridge._datapath, fragment(ONE, TWO), fragment(TWO))
     barrier, forgotten, *rest = bridge._datapath.sent
     assert (barrier, forgotten, len(rest)) == (wire.barrier(1), wire.forget(ZONE, ONE), 1)
     ((seconds, (again, *arguments)),) = bridge.later
