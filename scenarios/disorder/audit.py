@@ -100,8 +100,8 @@ def addresses(lab: Lab) -> Iterator[str]:
     """Reservations of the IPAM plugin against the pods of the store."""
     for node in lab.nodes.values():
         reserved = set(reservations(lab.run / node.name / "cni" / "networks"))
-        pods = {str(p["status"].get("podIP", "")): _key(p) for p in _attached(lab, node.name)}
-        texts = {ip: f"address {ip} of {pods.get(ip, 'nobody')}" for ip in reserved | pods.keys()}
+        pods = {str((p.get("status") or {}).get("podIP", "")): _key(p) for p in _attached(lab, node.name)}
+        texts = {ip: f"address {ip or '(none yet)'} of {pods.get(ip, 'nobody')}" for ip in reserved | pods.keys()}
         yield from _set_difference(node.name, reserved, pods.keys(), texts)
 
 

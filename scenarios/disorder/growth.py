@@ -19,7 +19,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Something that is counted at rest. spare: see _SHARE; a_step: what it may grow by in one step, or None."""
+    """Something that is counted at rest. spare: see _SHARE; a_step: what a process may grow by in a step, or None."""
 
     unit: str
     spare: float
@@ -90,10 +90,11 @@ def leaks(rests: Sequence[Rest]) -> Iterator[str]:
         return
     for measure, allowed in MEASURES.items():
         for name, points in series(rests, measure).items():
-            yield from _grown(f"{measure} of {name}", points, allowed)
+            yield from _grown(f"{measure} of {name}", points, allowed, rests[-1].had["processes"].get(name, 1.0))
 
 
-def _grown(what: str, points: Points, allowed: Measure) -> Iterator[str]:
+def _grown(what: str, points: Points, allowed: Measure, count: float) -> Iterator[str]:
+    """count: of the processes."""
     unit = f" {allowed.unit}" if allowed.unit else ""
     (begin, before), (end, after) = points[1], points[-1]
     share = _SHARE if allowed.spare else 0.0
@@ -101,8 +102,9 @@ def _grown(what: str, points: Points, allowed: Measure) -> Iterator[str]:
         yield f"{what} grew from step {begin} to {end}: {before:.0f} to {after:.0f}{unit}"
         return
     found = slope(warm(points))
-    if found and allowed.a_step is not None and found.least > allowed.a_step:
+    limit = None if allowed.a_step is None else allowed.a_step * count
+    if found and limit is not None and found.least > limit:
         yield (
             f"{what} grows by {found.middle:.3f}{unit} a step ({found.least:.3f} at least), from step "
-            f"{warm(points)[0][0]:.0f} to {end}; {allowed.a_step:g} may be noise"
+            f"{warm(points)[0][0]:.0f} to {end}; {limit:g} may be noise"
         )

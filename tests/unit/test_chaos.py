@@ -107,6 +107,15 @@ def test_addresses_and_interfaces_are_read_from_what_keeps_them(tmp_path: Path) 
     assert list(audit.veths("a\nb\n  eth0: 1 2\nveth12ab: 0 0\n")) == ["veth12ab"]
 
 
+def test_a_pod_that_is_assigned_and_not_yet_made_is_one_without_an_address(tmp_path: Path) -> None:
+    pod = {"metadata": {"namespace": "default", "name": "new"}, "spec": {"nodeName": "worker"}}
+    lab = create_autospec(Lab, instance=True)
+    lab.run, lab.nodes = tmp_path, {"worker": SimpleNamespace()}
+    lab.nodes["worker"].name = "worker"
+    lab.store = SimpleNamespace(list=lambda *_: [pod])
+    assert list(audit.addresses(lab)) == ["worker is missing: address (none yet) of default/new"]
+
+
 def test_a_process_that_ended_and_was_not_waited_for_is_counted() -> None:
     before = census(Path("/proc"))
     assert before[LAB] == [os.getpid()]
@@ -148,6 +157,9 @@ def test_slow_growth_is_told_from_what_goes_up_and_down() -> None:
     assert list(leaks(wavering(0.0))) == []
     (said,) = leaks(wavering(0.03))
     assert said.startswith("memory of lab grows by 0.0") and "from step 130 to 500" in said
+    # Of four processes each may have grown so.
+    several = [Rest(one.step, one.had | {"processes": {LAB: 4.0}}) for one in wavering(0.03)]
+    assert list(leaks(several)) == []
     # Too few to tell.
     assert list(leaks(wavering(0.03)[:4])) == []
 
