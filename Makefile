@@ -87,7 +87,8 @@ test: install lint ## all checks and tests
 # Called by root, that user is who called sudo, or nobody, who may write to no checkout: only the report is theirs.
 test-unprivileged: install ## some of the tests as an ordinary user (a minute)
 	@mkdir -p .cache/reports && : > .cache/reports/unprivileged.xml
-	@if [ "$$(id -u)" = 0 ]; then chown "$${SUDO_UID:-65534}" .cache/reports/unprivileged.xml; fi
+	@if [ -n "$$SUDO_UID" ]; then chown -R "$$SUDO_UID:$$SUDO_GID" .cache; \
+	elif [ "$$(id -u)" = 0 ]; then chown 65534 .cache/reports/unprivileged.xml; fi
 	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/ordinary_user.py $(BIN)/python -m pytest -q -p no:cacheprovider \
 	  -n $(WORKERS) --dist loadfile --junitxml=.cache/reports/unprivileged.xml $(UNPRIVILEGED)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 import time
@@ -16,13 +18,27 @@ from topo.cluster.patience import patience
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "scenarios" / "data" / "manifests"
+COMMAND = (sys.executable, "-m", "scenarios")
 
 
 def mininetes(*arguments: str, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command; its result with text output."""
-    command = [sys.executable, "-m", "scenarios", *arguments]
     options = {"capture_output": True, "text": True, "cwd": ROOT} | options
-    return subprocess.run(command, timeout=patience(timeout), check=False, **options)
+    return subprocess.run([*COMMAND, *arguments], timeout=patience(timeout), check=False, **options)
+
+
+def as_ordinary_user(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a program so, whoever runs the tests; its result with text output."""
+    become = [sys.executable, str(ROOT / "tests" / "ordinary_user.py")]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # the checkout may be another's
+    options: dict[str, Any] = {"capture_output": True, "text": True, "cwd": ROOT, "env": environment}
+    return subprocess.run([*become, *command], timeout=patience(90), check=False, **options)
+
+
+def where_changed(change: str, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script as an ordinary user of a machine that was changed, as root of a user namespace may do."""
+    then = f"exec unshare --user --map-user=1000 --map-group=1000 sh -ec {shlex.quote(script)}"
+    return as_ordinary_user("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", f"{change}\n{then}")
 
 
 def scenario(folder: Path, name: str, *options: str, words: Sequence[str] = ("--no-dns",)) -> Any:

@@ -20,15 +20,13 @@ from typing import Any
 
 import pytest
 import yaml
-from running import ROOT, RunningLab, StartLab, mininetes
-from test_rootless import OPEN_TUN, PYTHON, Run, as_nobody
+from running import COMMAND, ROOT, RunningLab, StartLab, as_ordinary_user, mininetes
 
 from scenarios.lab.socket import ask
 from topo import manifests
 from topo.addons.ingress.certificate import DEFAULT_NAME, self_signed
 from topo.addons.ingress.routes import Certificate
 
-__all__ = ["as_nobody"]  # a fixture
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 Object = dict[str, Any]
 
@@ -340,23 +338,23 @@ def code_on(front: Front, machine: str, host: str) -> str:
     return front.lab.exec(machine, "curl", *options, f"http://{host}/", ok=False)
 
 
-def test_an_ordinary_user_has_an_ingress_too(as_nobody: Run) -> None:
+def test_an_ordinary_user_has_an_ingress_too() -> None:
     ingress = cases.ingress("mine", cases.rule("mine.test", ("Prefix", "/", "frontend")))
-    done = as_nobody(
-        OPEN_TUN,
+    done = as_ordinary_user(
+        "sh",
+        "-ec",
         f"""
-        set -e
-        m="{PYTHON} -m scenarios"
+        m="{shlex.join(COMMAND)}"
+        trap "$m down --lab ordinary-ingress" EXIT
         folder=$(mktemp -d)
         echo '{json.dumps(ingress)}' > $folder/ingress.json
-        $m up --detach --lab mine --nodes 1 scenarios/data/manifests/guestbook.yaml $folder/ingress.json
+        $m up --detach --lab ordinary-ingress --nodes 1 scenarios/data/manifests/guestbook.yaml $folder/ingress.json
         rm -r $folder
-        address=$($m status --lab mine --json | {PYTHON} -c '
+        address=$($m status --lab ordinary-ingress --json | {sys.executable} -c '
 import json, sys
 print(next(s["clusterIP"] for s in json.load(sys.stdin)["services"] if s["name"] == "ingress-nginx-controller"))')
         sleep 1
-        $m exec --lab mine redis-master -- curl -sk -m 5 --resolve mine.test:443:$address https://mine.test/
-        $m down --lab mine
+        $m exec --lab ordinary-ingress redis-master -- curl -sk -m 5 --resolve mine.test:443:$address https://mine.test/
         """,
     )
     assert done.returncode == 0, done.stderr + done.stdout

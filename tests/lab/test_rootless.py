@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import shutil
-import subprocess
 import sys
 
 import pytest
-from running import ROOT
+from running import COMMAND, as_ordinary_user, where_changed
 
 from scenarios.measure import fileservers
 from topo import platform
 
-MININETES = f"{sys.executable} -m scenarios"
-
-
-def as_ordinary_user(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command so, whoever runs the tests."""
-    become = [sys.executable, str(ROOT / "tests" / "ordinary_user.py")]
-    return subprocess.run(
-        [*become, *command],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # the checkout is another's
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-
-
-def up_where(change: str) -> subprocess.CompletedProcess[str]:
-    """An ordinary user starts a lab on a machine that was changed, as root of a user namespace may change it."""
-    start = f"exec unshare --user --map-user=1000 --map-group=1000 {MININETES} up --lab mine"
-    return as_ordinary_user("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", f"{change}\n{start}")
+UP = f"{shlex.join(COMMAND)} up --lab ordinary"
 
 
 def test_an_ordinary_user_runs_a_lab() -> None:
@@ -41,20 +20,20 @@ def test_an_ordinary_user_runs_a_lab() -> None:
         "sh",
         "-ec",
         f"""
-        m="{MININETES}"
-        $m up --detach --lab mine --nodes 2 --datapath auto scenarios/data/manifests/guestbook.yaml
-        address=$($m status --lab mine --json | {sys.executable} -c '
+        m="{shlex.join(COMMAND)}"
+        trap "$m down --lab ordinary" EXIT
+        $m up --detach --lab ordinary --nodes 2 --datapath auto scenarios/data/manifests/guestbook.yaml
+        address=$($m status --lab ordinary --json | {sys.executable} -c '
 import json, sys
 print(next(s["clusterIP"] for s in json.load(sys.stdin)["services"] if s["name"] == "frontend"))')
-        $m exec --lab mine redis-master -- curl -s -m 3 http://$address/
-        $m capture --lab mine worker--leaf-2 -w - -c 1 --filter icmp > /dev/null &
-        while kill -0 $! 2> /dev/null; do $m exec --lab mine worker -- ping -c 1 -W 1 172.18.0.2 > /dev/null; done
+        $m exec --lab ordinary redis-master -- curl -s -m 3 http://$address/
+        $m capture --lab ordinary worker--leaf-2 -w - -c 1 --filter icmp > /dev/null &
+        while kill -0 $! 2> /dev/null; do $m exec --lab ordinary worker -- ping -c 1 -W 1 172.18.0.2 > /dev/null; done
         wait $!
-        $m down --lab mine
         """,
     )
     assert done.returncode == 0, done.stderr + done.stdout
-    assert '"pod": "frontend-' in done.stdout and "lab mine is down" in done.stdout
+    assert '"pod": "frontend-' in done.stdout and "lab ordinary is down" in done.stdout
 
 
 FILES = """
@@ -83,18 +62,18 @@ def test_real_servers_of_files_need_no_root() -> None:
 
 
 def test_without_the_tun_device_one_line_says_what_to_do() -> None:
-    done = up_where("mount -t tmpfs none /dev/net; touch /dev/net/tun; chmod 0 /dev/net/tun")
+    done = where_changed("mount -t tmpfs none /dev/net; touch /dev/net/tun; chmod 0 /dev/net/tun", UP)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "chmod 0666 /dev/net/tun" in done.stderr
 
 
 def test_without_the_right_to_make_namespaces_one_line_says_what_to_do() -> None:
-    done = up_where("echo 1 > /proc/sys/user/max_user_namespaces")  # and that is the user's own
+    done = where_changed("echo 1 > /proc/sys/user/max_user_namespaces", UP)  # and that is the user's own
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "sudo sysctl " in done.stderr, done.stderr
     assert "user.max_user_namespaces=10000" in done.stderr
 
 
 def test_doctor_works_for_an_ordinary_user() -> None:
-    done = as_ordinary_user(*MININETES.split(), "doctor")
+    done = as_ordinary_user(*COMMAND, "doctor")
     assert done.returncode == 0 and "in a user namespace" in done.stdout
