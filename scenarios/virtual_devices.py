@@ -83,9 +83,11 @@ class VirtualDevices:
                             kept[f"{name} ({state})"] = None
                             continue
                         try:
-                            taken.setdefault((name, state), []).append(_once(context, pair))
+                            once = _once(context, pair)
                         except ProgramError as problem:
                             failed |= {f"{name}, offload {state}: {problem}": None}
+                        else:
+                            taken.setdefault((name, state), []).append(once)
         measurements: list[Measurement] = []
         samples: list[Samples] = []
         for (name, state), each in taken.items():
