@@ -464,7 +464,8 @@ def test_after_a_server_has_ended_another_does_what_is_asked(standin: StandIn) -
     standin.close("new")
 
 
-def test_what_no_server_outlives_is_an_error_with_its_status() -> None:
-    standin = StandIn()
+def test_what_no_server_outlives_is_an_error_with_its_status_and_stops_nobody_else(standin: StandIn) -> None:
     with pytest.raises(RuntimeError, match="the stand-in server ended with status 1"):
         standin.open("wrong", os.getpid(), WHO, [("no such protocol", 1)])
+    standin.close("x")
+    assert standin.process.poll() is None

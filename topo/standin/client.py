@@ -62,6 +62,8 @@ class StandIn:
         """The answer, or "" if the server has ended."""
         server = self.process
         assert server.stdin is not None and server.stdout is not None
+        if server.stdin.closed:  # it ended of the command before
+            return ""
         line = ""
         with suppress(BrokenPipeError):
             server.stdin.write(json.dumps(command) + "\n")
