@@ -26,7 +26,7 @@ TESTS ?= tests/lab/test_stock_kernel.py tests/switch/test_transports.py
 NIGHTLY = $(shell sed -n 's/ *\#.*//; /./p' tests/nightly.txt)
 VM = $(PYTHON) -m vm --release $(VM_RELEASE) --packages "$(PACKAGES)" --build "$(BUILD)" --limit $(VM_LIMIT)
 # The part of the tests that `make test-unprivileged` runs as an ordinary user, whoever calls.
-UNPRIVILEGED ?= tests/switch tests/unit/test_standin.py tests/lab/test_network.py
+UNPRIVILEGED ?= tests/switch tests/unit/test_standin.py tests/lab/test_agent.py tests/lab/test_cilium.py
 OPTIONS := $(if $(CNI),--cni $(CNI)) $(if $(PROXY),--proxy $(PROXY)) $(if $(NODES),--nodes $(NODES)) \
            $(if $(DATAPATH),--datapath $(DATAPATH)) $(if $(LAB),--lab $(LAB)) $(ARGS)
 
