@@ -86,12 +86,12 @@ class Kernel:
 @pytest.fixture(scope="module")
 def kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     """One of LABS, gone before the next; a skip that says what this kernel lacks for it."""
-    if os.getuid() != 0:
-        pytest.skip("only root may change the kernel's datapath")
     try:
         platform.choose_datapath("system")
     except PlatformError as error:
         pytest.skip(str(error))
+    if os.getuid() != 0:
+        pytest.skip("only root may change the kernel's datapath")
     folder = tmp_path_factory.mktemp("kernel")
     cni, proxy, link = LABS[request.param]
     (folder / "lab.yaml").write_text(LAB.format(cni=cni, proxy=proxy, link=link))
