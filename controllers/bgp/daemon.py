@@ -68,6 +68,9 @@ class Bird:
                         break
             for path in (self._pid_file, self.control):
                 path.unlink(missing_ok=True)
+            if self._process is not None:  # nobody may have waited for the one that was started last
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_GOODBYE)
 
     def _feed(self, text: str, name: str) -> None:
         self._run.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,14 @@ def test_when_it_is_closed_it_has_ended_with_its_files(tmp_path: Path, monkeypat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bird"]
 
 
+def test_one_that_ended_just_before_is_waited_for(tmp_path: Path) -> None:
+    bird = Bird(0, tmp_path)
+    with subprocess.Popen(["true"], stdin=subprocess.PIPE) as process:
+        bird._process = process
+        bird.close()
+        assert process.returncode == 0
+
+
 def test_a_node_that_is_gone_is_waited_for_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
