@@ -1,9 +1,20 @@
 """Every case in mode kernel-ipvs, and what only the kernel's virtual servers do."""
 
+import pytest
+
 from services.cases import *  # noqa: F403
-from services.world import NO_ANSWER, World, endpoints, ip, service
+from services.world import NO_ANSWER, World, endpoints, ip, service, states
 
 MODE = "kernel-ipvs"
+
+
+@states("pod-service-sctp", "endpoint-service-sctp")
+def test_sctp(lab: World) -> None:
+    """Of the client's own node: Linux loses what goes on through VXLAN (docs/services.md)."""
+    asked = lab.at("sctp-1").who(("sctp", ip(19), 80), n=20)
+    if "Protocol not supported" in asked:
+        pytest.skip("this kernel has no SCTP")
+    assert "sctp-1" in asked and set(asked) <= {"sctp-1", "sctp-2", "timeout"}, asked
 
 
 def test_a_removed_endpoint_keeps_its_connections_until_they_end_and_gets_no_new_one(lab: World) -> None:
