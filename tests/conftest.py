@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from functools import cache
 
 import as_root
@@ -14,6 +15,9 @@ from topo.system import find_system_programs
 
 __all__ = ["pytest_runtest_protocol"]
 
+# What runs behind a shell that has no job control is born deaf to Ctrl-C (POSIX, sh, 2.11), and so would be all that
+# tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 find_system_programs()  # whoever runs the tests: those ask whether there is a program, and start some
 
 

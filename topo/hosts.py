@@ -51,14 +51,18 @@ class Host(Node):
             self.pid = self.holder.pid
 
     def run(self, *argv: str, text: str = "") -> str:
-        """Run a program in the namespaces and give its output. Raises CalledProcessError."""
+        """Run a program in the namespaces, in /, and give its output. Raises CalledProcessError."""
         command = ["mnexec", "-a", str(self.pid), *argv]
-        options: dict[str, Any] = {"capture_output": True, "text": True, "start_new_session": True}
+        options: dict[str, Any] = {"capture_output": True, "text": True, "start_new_session": True, "cwd": "/"}
         return str(subprocess.run(command, input=text, check=True, **options).stdout)
 
     def start_daemon(self, *argv: str, **options: Any) -> subprocess.Popen[Any]:
-        """Start a program in the namespaces, out of reach of the terminal's signals."""
-        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options
+        """Start a program in the namespaces, out of reach of the terminal's signals; in /, as daemon(3) has it.
+
+        The caller's folder may be covered there, and mnexec fails where it cannot go back to it.
+        """
+        silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        options = {**silent, "cwd": "/", **options}
         return subprocess.Popen(["mnexec", "-a", str(self.pid), *argv], start_new_session=True, **options)
 
     def end_programs(self) -> None:

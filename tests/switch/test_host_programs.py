@@ -1,0 +1,23 @@
+"""Programs in a host's namespaces, wherever they are started from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from topo.hosts import Host
+
+pytestmark = pytest.mark.as_root
+
+
+def test_they_run_where_the_callers_folder_is_covered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    host = Host("covered")
+    try:
+        host.run("mount", "-t", "tmpfs", "tmpfs", str(tmp_path))
+        assert host.run("pwd") == "/\n"
+        assert host.start_daemon("true").wait(10) == 0
+    finally:
+        host.end()
