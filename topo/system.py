@@ -90,6 +90,12 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def here_or_root(pid: int) -> str:
+    """The caller's folder, or / where that process does not see it: mnexec could not go back to it there."""
+    here = os.getcwd()  # noqa: PTH109
+    return here if os.path.isdir(f"/proc/{pid}/root{here}") else "/"  # noqa: PTH112
+
+
 def find_system_programs() -> None:
     """Have this process and its children find them, whatever their user's PATH."""
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)

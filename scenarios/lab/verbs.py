@@ -25,6 +25,7 @@ from topo.control.events import record
 from topo.control.workloads import is_ending, is_ready
 from topo.lab import Lab
 from topo.pods import Sandbox
+from topo.system import here_or_root
 
 # Seconds between two looks whether what was deleted is gone.
 _GONE_POLL = 0.05
@@ -241,7 +242,12 @@ def _attached(request: Request, pid: int, command: Sequence[str]) -> dict[str, i
     stdin, stdout, stderr = request.fds
     try:
         process = subprocess.Popen(
-            ["mnexec", "-a", str(pid), *command], stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+            ["mnexec", "-a", str(pid), *command],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            cwd=here_or_root(pid),
         )
     except OSError as error:
         raise LabError(f"cannot run {command[0]}: {error.strerror}", 127) from error

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from topo.cluster.errors import PlatformError
 from topo.cluster.patience import patience
+from topo.system import here_or_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,9 @@ def start(place: Place, argv: Sequence[str], *, stdin: int = subprocess.DEVNULL)
     """Start a program in a place; standard output and standard error come back as one pipe."""
     command = ["mnexec", "-a", str(place.pid), *argv]
     with _mnexec_needed():
-        return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=here_or_root(place.pid)
+        )
 
 
 def run(place: Place, argv: Sequence[str], timeout: float, *, check: bool = True) -> str:
@@ -62,7 +65,12 @@ def run(place: Place, argv: Sequence[str], timeout: float, *, check: bool = True
     try:
         with _mnexec_needed():
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience(timeout)
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=patience(timeout),
+                cwd=here_or_root(place.pid),
             )
     except subprocess.TimeoutExpired:
         raise ProgramError(f"{_title(argv)} in {place.name}: no end within {patience(timeout):g} s") from None

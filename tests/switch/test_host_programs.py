@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from topo.hosts import Host
+from topo.system import here_or_root
 
 pytestmark = pytest.mark.as_root
 
@@ -16,7 +17,9 @@ def test_they_run_where_the_callers_folder_is_covered(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path / "here")
     host = Host("covered")
     try:
+        assert here_or_root(host.pid) == str(tmp_path / "here")
         host.run("mount", "-t", "tmpfs", "tmpfs", str(tmp_path))
+        assert here_or_root(host.pid) == "/"
         assert host.run("pwd") == "/\n"
         assert host.start_daemon("true").wait(10) == 0
     finally:
