@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import select
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from scenarios.lab import capturing, cni, flows, measuring, policies, routes
-from scenarios.lab.socket import LabError
+from scenarios.lab.attached import attached
 from scenarios.netpol.prober_client import Prober
 from topo import admission
 from topo.cluster.errors import InputError
@@ -25,7 +24,6 @@ from topo.control.events import record
 from topo.control.workloads import is_ending, is_ready
 from topo.lab import Lab
 from topo.pods import Sandbox
-from topo.system import here_or_root
 
 # Seconds between two looks whether what was deleted is gone.
 _GONE_POLL = 0.05
@@ -219,7 +217,7 @@ def _exec(request: Request) -> Any:
         pid = lab.outside[name].pid
     else:
         pid = lab.switches[name].pid if name in lab.switches else sandbox(lab, name).pid
-    return _attached(request, pid, request.values["command"])
+    return attached(request.fds, request.connection, pid, request.values["command"])
 
 
 def _cni(request: Request) -> Any:
@@ -234,28 +232,7 @@ def _capture(request: Request) -> Any:
     host = request.lab.mininet.nameToNode[name]
     words, may_drop = request.values.get("filter", []), capturing.may_drop_privileges()
     command = capturing.command(interface, request.values.get("count"), words, may_drop=may_drop)
-    return _attached(request, host.pid, command)
-
-
-def _attached(request: Request, pid: int, command: Sequence[str]) -> dict[str, int]:
-    """Run until it ends, or until the caller goes away."""
-    stdin, stdout, stderr = request.fds
-    try:
-        process = subprocess.Popen(
-            ["mnexec", "-a", str(pid), *command],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-            cwd=here_or_root(pid),
-        )
-    except OSError as error:
-        raise LabError(f"cannot run {command[0]}: {error.strerror}", 127) from error
-    while process.poll() is None:
-        if select.select([request.connection], [], [], 0.01)[0]:
-            process.terminate()
-            return {"status": process.wait()}
-    return {"status": process.returncode if process.returncode >= 0 else 128 - process.returncode}
+    return attached(request.fds, request.connection, host.pid, command)
 
 
 def link_names(lab: Lab) -> list[str]:
