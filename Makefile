@@ -80,7 +80,7 @@ list: install ## scenarios, CNIs, proxy modes, and what this kernel can do
 # Tests with whole labs side by side keep the cores busy, and some measure time. What fails there is shown, and decides only if it
 # fails by itself too; a run that broke off has nothing to repeat and fails (pytest's status 5).
 test: install lint ## all checks and tests
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --junitxml=.cache/reports/host.xml tests || { \
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --junitxml=.cache/reports/host.xml tests || { \
 	  echo "again, one after the other: what failed"; \
 	  $(BIN)/pytest -q --last-failed --last-failed-no-failures none tests; }; status=$$?; \
 	if [ -n "$$SUDO_UID" ]; then chown -R "$$SUDO_UID:$$SUDO_GID" .cache .*_cache; fi; exit $$status  # whoever called goes on without sudo
