@@ -92,7 +92,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 
 def here_or_root(pid: int) -> str:
     """The caller's folder, or / where that process does not see it: mnexec could not go back to it there."""
-    here = os.getcwd()  # noqa: PTH109
+    here = os.readlink("/proc/self/cwd")  # noqa: PTH115 - unlike getcwd(3) it has a name for a folder that was removed
     return here if os.path.isdir(f"/proc/{pid}/root{here}") else "/"  # noqa: PTH112
 
 

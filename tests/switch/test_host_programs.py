@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scenarios.measure.place import Place, run
 from topo.hosts import Host
 from topo.system import here_or_root
 
@@ -22,5 +23,17 @@ def test_they_run_where_the_callers_folder_is_covered(tmp_path: Path, monkeypatc
         assert here_or_root(host.pid) == "/"
         assert host.run("pwd") == "/\n"
         assert host.start_daemon("true").wait(10) == 0
+    finally:
+        host.end()
+
+
+def test_they_run_where_the_callers_folder_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "removed").mkdir()
+    monkeypatch.chdir(tmp_path / "removed")
+    (tmp_path / "removed").rmdir()
+    host = Host("removed")
+    try:
+        place = Place("removed", host.pid, "")
+        assert run(place, ["pwd"], 10) == "/\n"
     finally:
         host.end()
