@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 # This file is imported by every verb; what it names only in types would take half a second to import.
@@ -35,7 +35,10 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a scenario found. notes: sentences a reader of the figures must know; failed: what was not as expected."""
+    """What a scenario found. notes: sentences a reader of the figures must know; failed: what was not as expected.
+
+    evidence: texts that go into a folder of this name beside the report, by file.
+    """
 
     measurements: Sequence[Measurement]
     samples: Sequence[Samples]
@@ -43,6 +46,7 @@ class Outcome:
     tables: Sequence[TextTable] = ()
     failed: Sequence[str] = ()
     curves: Sequence[Curves] = ()
+    evidence: Mapping[str, str] = field(default_factory=dict)
 
 
 class Scenario(Protocol):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
 from scenarios import Context, Outcome
-from scenarios.disorder import deeds, growth, manifests, rests
+from scenarios.disorder import deeds, evidence, growth, manifests, rests
 from scenarios.disorder.audit import audit
 from scenarios.disorder.plan import FAULTS, Step, is_rest, steps
 from scenarios.disorder.reach import NotWhole, converge
@@ -35,6 +35,7 @@ class Story:
     took: list[tuple[Step, float]] = field(default_factory=list)
     rests: list[growth.Rest] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    evidence: Mapping[str, str] = field(default_factory=dict)
 
 
 class Chaos:
@@ -73,6 +74,7 @@ class Chaos:
                 if problem:
                     break
         if problem:
+            story.evidence = evidence.gather(lab)
             story.failed.append(f"seed {lab.parts.seed}, {problem}")
         story.failed += growth.leaks(story.rests)
         notes = [f"{kind} was left out: it {why}" for kind, why in missing.items()]
@@ -94,7 +96,7 @@ def _beginning(lab: Lab, prober: Prober, longest: float) -> str:
         converge(lab, prober, longest)
     except NotWhole as error:
         return f"before the first step: {error}"
-    return "; ".join(_soon(lab, longest))
+    return "; ".join(_soon(lambda: audit(lab), longest))
 
 
 def _step(lab: Lab, prober: Prober, step: Step, story: Story, longest: float, *, at_rest: bool) -> str:
@@ -102,13 +104,13 @@ def _step(lab: Lab, prober: Prober, step: Step, story: Story, longest: float, *,
     try:
         deeds.suffer(lab, step)
         took = converge(lab, prober, longest)
-        if wrong := _soon(lab, longest):
+        if wrong := _soon(lambda: audit(lab), longest):
             return f"{step}: {'; '.join(wrong)}"
         story.took.append((step, took))
         if at_rest:
             deeds.rest(lab)
             converge(lab, prober, longest)
-            if wrong := _soon(lab, longest):
+            if wrong := _soon(lambda: [*audit(lab), *rests.ending(lab)], longest):
                 return f"{step}, at rest after it: {'; '.join(wrong)}"
             story.rests.append(rests.count(lab, step.number))
     except NotWhole as error:
@@ -126,10 +128,10 @@ def _audited(lab: Lab) -> list[str]:
         return [str(error)]
 
 
-def _soon(lab: Lab, longest: float) -> list[str]:
-    """What an audit finds for longer than what is on its way takes: processes that end, agents that start."""
+def _soon(look: Callable[[], list[str]], longest: float) -> list[str]:
+    """What is found for longer than what is on its way takes: processes that end, agents that start."""
     deadline = time.monotonic() + longest / 3
-    while (wrong := audit(lab)) and time.monotonic() < deadline:
+    while (wrong := look()) and time.monotonic() < deadline:
         time.sleep(0.2)
     return wrong
 
@@ -153,7 +155,7 @@ def _outcome(story: Story, notes: list[str]) -> Outcome:
         "nobody else. After each step the flows and groups of every switch are those of a compilation from nothing, "
         "no datagram is translated to what is no endpoint, every address, interface, port and process is somebody's.",
     ]
-    return Outcome(measurements, samples, notes, tables, story.failed, _curves(story))
+    return Outcome(measurements, samples, notes, tables, story.failed, _curves(story), story.evidence)
 
 
 def _growth(rested: Sequence[growth.Rest]) -> list[TextTable]:

@@ -192,7 +192,7 @@ def _save(
         warnings=tuple(warnings),
         failed=tuple(outcome.failed),
     )
-    folder = results.write(result, outcome.samples, arguments.results)
+    folder = results.write(result, outcome.samples, arguments.results, outcome.evidence)
     _give_to_caller(folder)
     if arguments.json:
         print_json(asdict(result) | {"folder": str(folder)})
@@ -203,7 +203,8 @@ def _save(
         out.print(tables.notes(result) if result.tables else tables.table(result))
         if costs := tables.cost_table(result):
             out.print(costs)
-        out.print(f"saved in {folder}/: report.html, result.json, samples.csv, report.md, plots")
+        more = ", evidence" if outcome.evidence else ""
+        out.print(f"saved in {folder}/: report.html, result.json, samples.csv, report.md, plots{more}")
     return 1 if outcome.failed else 0
 
 

@@ -39,6 +39,13 @@ def count(lab: Lab, step: int) -> Rest:
     )
 
 
+def ending(lab: Lab) -> Iterator[str]:
+    """Pods that have not ended yet: with them the lab is not at rest."""
+    for pod in lab.store.list("Pod"):
+        if "deletionTimestamp" in pod["metadata"]:
+            yield f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']} has not ended"
+
+
 def _lines(listing: str) -> int:
     """Flows in a listing, whose first line is no flow."""
     return sum("cookie=" in line for line in listing.splitlines())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from scenarios.measure.stats import RepeatSummary, Spread, Summary
@@ -86,9 +87,12 @@ class Result:
     schema: str = SCHEMA
 
 
-def write(result: Result, samples: Iterable[Samples], folder: Path) -> Path:
+def write(
+    result: Result, samples: Iterable[Samples], folder: Path, evidence: Mapping[str, str] = MappingProxyType({})
+) -> Path:
     """Write a new folder <YYYYmmdd-HHMMSS>-<scenario> in `folder` and return its path.
 
+    evidence: texts by file name, for a folder `evidence` in it.
     All is written to a hidden sibling first and renamed at the end, so an interruption leaves nothing half-made.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +106,10 @@ def write(result: Result, samples: Iterable[Samples], folder: Path) -> Path:
             plots.append(begun / one.file)
         (begun / "report.md").write_text(report.markdown(result, plots=[plot.name for plot in plots]))
         (begun / "report.html").write_text(html.page(result))
+        if evidence:
+            (begun / "evidence").mkdir()
+        for name, text in evidence.items():
+            (begun / "evidence" / name).write_text(text)
         begun.chmod(0o755)  # mkdtemp makes it private.
         return _rename_to_free(begun, folder / folder_name(result))
     except BaseException:

@@ -73,3 +73,9 @@ def test_a_lab_that_is_not_whole_again_is_said_with_seed_and_step(tmp_path: Path
     found = run(tmp_path, *words, "--option", "kinds=pod deleted", status=1)
     (said,) = found["failed"]
     assert said.startswith("seed 3, step 1: pod deleted ")
+    evidence = Path(str(found["folder"])) / "evidence"
+    # Flows, what the switch remembers, its log, and the objects as they were when it failed.
+    assert "table=" in (evidence / "worker.br-int.dump-flows").read_text()
+    assert (evidence / "worker.megaflows").exists() and (evidence / "worker.ovs-vswitchd.log").stat().st_size > 0
+    store = json.loads((evidence / "store.json").read_text())
+    assert {one["metadata"]["name"] for one in store if one["kind"] == "Deployment"} == {"client", "store", "web"}

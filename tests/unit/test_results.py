@@ -45,6 +45,12 @@ RESULT = Result(
 SAMPLES = [Samples("tcp_rr", "other node", 1, "us", (1.5, 2.0)), Samples("tcp_rr", "other node", 2, "us", (3.0,))]
 
 
+def test_evidence_lies_in_a_folder_of_its_own_beside_the_report(tmp_path: Path) -> None:
+    folder = results.write(RESULT, SAMPLES, tmp_path, {"worker.log": "it ended"})
+    assert (folder / "evidence" / "worker.log").read_text() == "it ended"
+    assert results.read(folder) == RESULT
+
+
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     folder = results.write(RESULT, SAMPLES, tmp_path / "results")
     assert folder.name == "20240506-070809-paths"
