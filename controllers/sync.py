@@ -202,7 +202,11 @@ class BridgeSync:
         if messages:
             text = "\n".join([todo.change.text(), *(f"- {line}" for line in stale_text)]).strip()
             self._note(len(todo.change.set_flows), len(todo.stale_cookies), text)
-        return self._send(datapath, messages) and self._forget_strange(datapath, program)
+        if not self._send(datapath, messages):
+            return False
+        if messages:
+            self._changed(self.name)
+        return self._forget_strange(datapath, program)
 
     def _forget_strange(self, datapath: Any, program: Program) -> bool:
         """Forget connections by translations that went while no controller was there, as kube-proxy when it starts."""

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from controllers import sync, wire
-from controllers.flow.actions import ZONE
-from controllers.flow.program import Fragment, Program, Translation
+from controllers.flow import tables as t
+from controllers.flow.actions import ZONE, Goto
+from controllers.flow.program import Fragment, Program, Translation, Writer, match
 from controllers.sync import BridgeSync
 
 ONE, TWO = Translation(1, 53, 10, 5353), Translation(1, 53, 11, 5353)
@@ -67,6 +68,23 @@ def test_another_connection_hears_nothing_of_it(bridge: Any) -> None:
     bridge._installed = {}
     bridge._forget_again(Datapath(), [ONE])
     assert bridge._datapath.sent == []
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_new_controller_tells_of_what_it_had_to_change(
+    bridge: Any, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the switch remembers by flows of before must go then, too; if nothing changed it may stay."""
+    writer = Writer("base", "n")
+    writer.flow(t.CLASSIFIER, t.MISS, match(), Goto(t.CONNTRACK))
+    program = {"base": writer.fragment()}
+    (flow,) = program["base"].flows
+    told: list[tuple[str, str]] = []
+    bridge._changed, bridge._translated, bridge._describe_stale = told.append, lambda name: (), lambda name, cookies: []
+    found = sync.Held({(flow.table.number, flow.cookie)} if held else set())
+    monkeypatch.setattr(sync, "Held", lambda: found)
+    assert bridge._first(bridge._datapath, program)
+    assert told == ([] if held else [("n", "br-int")])
 
 
 def test_a_new_controller_forgets_what_went_while_there_was_none(bridge: Any) -> None:
