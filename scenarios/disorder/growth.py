@@ -12,8 +12,9 @@ from math import sqrt
 _SHARE = 0.25
 # How many standard deviations a slope must be from the limit (95 %, on one side).
 _SURE = 1.645
-# The share of the rests in which the lab warms up: allocators find their size, there are as many events as are kept.
-_WARM = 0.25
+# The share of the rests, and the steps, in which the lab warms up: allocators find their size, there are as many
+# events as are kept.
+_WARM, _WARM_STEPS = 0.25, 100
 Points = Sequence[tuple[float, float]]
 
 
@@ -26,11 +27,14 @@ class Measure:
     a_step: float | None
 
 
-# A step makes some five pods and some hundreds of connections. Who keeps one object of each pod grows by 10 KiB, who
-# keeps a thing of each kind of failure has one more in 14 steps, who keeps one connection in a hundred has 5 more. A
+# A step makes some five pods and some hundreds of connections. Who keeps one object of each pod keeps some 500 blocks
+# of memory, who keeps a thing of each kind of failure has one more in 14 steps, who keeps one connection in a hundred
+# has 5 more. Memory tells less than blocks do: Python's allocator gives back only what is empty as a whole, a MiB at
+# a time (pymalloc's arenas), and so a process that keeps nothing was seen to grow by 10 KiB a step for 400 steps. A
 # lab's folder is in memory, too; its logs grow to their greatest length (topo/logs.py), which looks as a leak does.
 MEASURES: Mapping[str, Measure] = {
-    "memory": Measure("MiB", 16.0, 0.01),
+    "blocks": Measure("", 50_000.0, 150.0),
+    "memory": Measure("MiB", 16.0, 0.02),
     "open files": Measure("", 16.0, 0.05),
     "processes": Measure("", 0.0, None),
     "flows": Measure("", 100.0, 0.05),
@@ -81,7 +85,7 @@ def series(rests: Sequence[Rest], measure: str) -> dict[str, Points]:
 
 def warm(points: Points) -> Points:
     """Without those of the time in which the lab warms up."""
-    return points[max(1, int(len(points) * _WARM)) :]
+    return [point for point in points[max(1, int(len(points) * _WARM)) :] if point[0] >= _WARM_STEPS]
 
 
 def leaks(rests: Sequence[Rest]) -> Iterator[str]:

@@ -1,14 +1,16 @@
-"""What a lab has at rest, counted: memory, open files, processes, flows, connections, what its folder takes."""
+"""What a lab has at rest, counted: blocks and all of memory, open files, processes, flows, connections, its folder."""
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from scenarios.disorder.audit import held
-from scenarios.disorder.census import census
+from scenarios.disorder.census import LAB, census
 from scenarios.disorder.growth import Rest
 from topo import capsule
 from topo.lab import Lab
@@ -18,6 +20,7 @@ _MIB = 1 << 20
 
 def count(lab: Lab, step: int) -> Rest:
     """All of it, as it is now."""
+    gc.collect()  # what is only waiting to be collected is not in use
     pids = census(Path("/proc"))
     memory = {name: sum(map(_own_memory, numbers)) / _MIB for name, numbers in pids.items()}
     files = {name: float(sum(map(_open_files, numbers))) for name, numbers in pids.items()}
@@ -29,6 +32,7 @@ def count(lab: Lab, step: int) -> Rest:
     return Rest(
         step,
         {
+            "blocks": {LAB: float(sys.getallocatedblocks())},
             "memory": memory,
             "open files": files,
             "processes": processes,

@@ -160,8 +160,17 @@ def test_slow_growth_is_told_from_what_goes_up_and_down() -> None:
     # Of four processes each may have grown so.
     several = [Rest(one.step, one.had | {"processes": {LAB: 4.0}}) for one in wavering(0.03)]
     assert list(leaks(several)) == []
-    # Too few to tell.
-    assert list(leaks(wavering(0.03)[:4])) == []
+    # Too few to tell, of those after the lab has warmed up.
+    assert list(leaks(wavering(0.03)[:13])) == []
+
+
+def test_a_lab_that_keeps_an_object_of_each_pod_is_found_by_the_blocks_it_has_in_use() -> None:
+    def lab(a_step: float) -> list[Rest]:
+        return [Rest(r.step, r.had | {"blocks": {LAB: 370_000 + a_step * r.step}}) for r in wavering(0.0)]
+
+    assert list(leaks(lab(50.0))) == []
+    (said,) = leaks(lab(500.0)[:20])
+    assert said.startswith("blocks of lab grows by 500.000 a step")
 
 
 def test_a_slope_is_the_middle_of_all_and_lies_between_its_bounds() -> None:
