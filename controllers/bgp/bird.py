@@ -22,8 +22,9 @@ CLUSTER_ID = "244.0.0.1"
 # than a busy machine that emulates all nodes keeps one of them waiting.
 BFD_INTERVAL, BFD_MULTIPLIER = 100, 5
 # Seconds that neighbours keep the routes of one that starts again (RFC 4724, section 3: restart time), and that it
-# waits for theirs before it takes from the kernel what nobody announced anew.
-RESTART_TIME, RESTART_WAIT = 120, 30
+# waits for theirs before it takes from the kernel what nobody announced anew. Those that live are back within five
+# (`timers`). A neighbour that leaves meanwhile is waited for to the end (BIRD 2.0.12), with no new route in the kernel.
+RESTART_TIME, RESTART_WAIT = 120, 10
 # Seconds between looks at what the kernel holds; changes that BIRD makes do not wait for it.
 SCAN = 2
 # What a node calls its session with its rack's router.
