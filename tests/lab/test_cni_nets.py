@@ -85,7 +85,8 @@ def frames(lab: RunningLab, link: str, source: str = "one", size: int = 200) -> 
     capture = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert capture.stdout is not None and capture.stderr is not None
     try:
-        while b"listening" not in (line := capture.stderr.readline()):
+        # tcpdump's words, and without root dumpcap's.
+        while not (line := capture.stderr.readline()).startswith((b"tcpdump: listening", b"File: ")):
             assert line, "the capture did not begin"
         said = lab.exec(source, "ping", "-c3", "-i0.2", "-W2", f"-s{size}", "-p", SECRET, address(lab, "two"))
         assert " 3 received" in said
