@@ -104,6 +104,21 @@ def test_connections_spread_over_equal_next_hops_and_a_dead_one_is_withdrawn(any
     anycast.ask("switch", "start", "worker2")
 
 
+def test_a_bird_that_starts_again_while_a_neighbour_leaves_has_new_routes_soon(
+    anycast: RunningLab, tmp_path: Path
+) -> None:
+    """BIRD waits for the one that left as for any other, and until then gives the kernel nothing new."""
+    pid = anycast.exec("control-plane", "cat", "/run/mininetes/control-plane/bird/bird.pid", ok=False)
+    if not pid:  # the controller's RIB
+        return
+    (tmp_path / "node.yaml").write_text("{apiVersion: v1, kind: Node, metadata: {name: worker2}}")
+    anycast.exec("control-plane", "kill", "-9", pid.strip())
+    anycast.ask("delete", "node", "worker2")
+    anycast.ask("apply", "-f", str(tmp_path / "node.yaml"))
+    (pods,) = {n["podCIDR"] for n in anycast.status()["nodes"] if n["name"] == "worker2"}
+    anycast.eventually(lambda: "via" in anycast.exec("control-plane", "ip", "route", "show", pods, ok=False), 20)
+
+
 @pytest.fixture(scope="module")
 def racks(start_lab: StartLab, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
     if shutil.which("bird") is None or not Path("/usr/lib/frr/bgpd").exists():
