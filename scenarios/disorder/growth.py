@@ -30,8 +30,8 @@ class Measure:
 # A step makes some five pods and some hundreds of connections. Who keeps one object of each pod keeps some 500 blocks
 # of memory, who keeps a thing of each kind of failure has one more in 14 steps, who keeps one connection in a hundred
 # has 5 more. Memory tells less than blocks do: Python's allocator gives back only what is empty as a whole, a MiB at
-# a time (pymalloc's arenas), and so a process that keeps nothing was seen to grow by 10 KiB a step for 400 steps. A
-# lab's folder is in memory, too; its logs grow to their greatest length (topo/logs.py), which looks as a leak does.
+# a time (pymalloc's arenas), and so a lab that kept 25 blocks a step was seen to grow by 11 KiB a step for 400 steps.
+# A lab's folder is in memory, too; its logs grow to their greatest length (topo/logs.py), which looks as a leak does.
 MEASURES: Mapping[str, Measure] = {
     "blocks": Measure("", 50_000.0, 150.0),
     "memory": Measure("MiB", 16.0, 0.02),
